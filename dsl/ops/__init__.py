@@ -1,0 +1,8 @@
+"""The op table: everything a stage needs to know of an op stands in its row.
+
+    scalar      element-wise primitives          shape      moving, selecting, joining, broadcasting
+    composite   element-wise, defined by others  reduction  sums, extremes, norms, running totals, softmax
+    linalg      products                         random     draws          calculus   derivatives as ops
+    leaves      inputs and state                 functions  the built-in functions of the language, over these rows
+"""
+from dsl.ops import calculus, composite, leaves, linalg, philox, random, reduction, scalar, shape  # noqa: F401

@@ -1,0 +1,452 @@
+"""Putting a parser's refusal into words: in comes the parser at a token it cannot read, out goes a diagnostic.
+
+What the parser could have read there is known exactly (`Parser.expected`), and so are the words of the statement so far.
+The checks stand in the order of how much they know: those that recognise a habit of another language or a slip first,
+then what is missing, at last "expected this, found that".  A check that has nothing to say returns None.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from dsl.errors import Diagnostic, Label, Span, did_you_mean
+from dsl.syntax.layout import RESERVED, STATEMENT_WORDS, Token
+
+if TYPE_CHECKING:
+    from dsl.syntax.parse import Parser
+
+_BLOCKS = frozenset("train every step test def optimizer".split())
+_OPERANDS = frozenset(("WORD", "NUMBER", "STRING"))
+_CLOSING = frozenset(("NEWLINE", "RPAR", "RSQB", "COLON", "COMMA", "EQUAL", "$END"))
+_SCAN_LIMIT = 10_000                    # tokens looked at beyond the mistake
+
+# First words that other languages begin a statement with, and what stands for them here.
+_FOREIGN_STATEMENTS = {
+    "import": 'another script is read by `import "nets.lr" as nets`; all built-in functions are there without import',
+    "from": 'another script is read by `import "nets.lr" as nets`; all built-in functions are there without import',
+    "for": "arrays are computed whole; a loop with a state is `scan(v = v0 for t in ts: expr)` or `fold(…)`, "
+           "training is `train 100 epochs`",
+    "while": "a loop up to a condition is `iterate(v = v0 while condition max 100: expr)`",
+    "if": "a choice is an expression: `let y = if c then a else b`, or `where(c, a, b)` element by element",
+    "class": "a function is `def f(x) = …`; parameters that learn are `shared w = 0.0`",
+    "function": "a function is `def f(x) = …`", "func": "a function is `def f(x) = …`", "fn": "a function is `def f(x) = …`",
+    "lambda": "a function is `def f(x) = …`",
+    "var": "a name is bound by `let x = …`, state that changes by `shared w = …`",
+    "val": "a name is bound by `let x = …`", "const": "a name is bound by `let x = …`", "auto": "a name is bound by `let x = …`",
+    "try": "there are no exceptions; `assert condition, \"why\"` checks one", "raise": "`assert condition, \"why\"` checks one",
+    "del": "names stay bound", "global": "every name of a script is visible below its line",
+    "else": "a choice is an expression: `if c then a else b`", "elif": "a choice is `if c then a else if d then b else e`",
+}
+_FORMS = {
+    "let": "let a = 1", "model": "model Y = X * w", "cost": "cost C = mean(sqr(Y_bar - Y))", "metric": "metric acc = mean(Y == T)",
+    "data": 'data A = csv("A.csv")', "shared": "shared w = 0.0", "grad": "grad gw = C wrt w", "hess": "hess H = C wrt w",
+    "jac": "jac J = f wrt x", "update": "update w <- w - 0.1 * gw", "minimize": "minimize C wrt all using adam(rate = 1e-3)",
+    "fit": "fit C wrt all using lbfgs()", "gradcheck": "gradcheck C wrt w", "train": "train 100 epochs over X = A, Y = B",
+    "every": "every 10 epochs: print C", "stop": "stop after 5 epochs without lower C", "step": "step critic:",
+    "checkpoint": 'checkpoint "m.safetensors" every 10 epochs', "clip": "clip norm 1", "import": 'import "nets.lr" as nets',
+    "optimizer": "optimizer mine(rate = 0.1) for p, g:", "def": "def f(x) = x + 1", "test": 'test "name":',
+    "scalar": "scalar x", "vector": "vector v[n]", "matrix": "matrix X[n, d]", "tensor": "tensor T[n, h, w]", "dim": "dim k = 10",
+    "save": 'save Y to "Y.csv"', "load": 'load "m.safetensors"', "log": 'log "run.jsonl"', "valid": "valid X = A, Y = B",
+    "plot": 'plot line(x, y) to "fit.png"', "slot": "slot m = zeros_like(p)",
+}
+
+
+def explain(parser: Parser) -> tuple[Diagnostic, int | None]:
+    """The diagnostic, and where a statement begins at which to go on (None: behind the one that is broken)."""
+    failure = _Failure(parser)
+    for check in _CHECKS:
+        if (found := check(failure)) is not None:
+            return found, failure.resume
+    raise AssertionError("the last check always speaks")
+
+
+class _Failure:
+    """The place of a refusal: `token` is refused, `previous` was read last, `first` begins the statement."""
+
+    def __init__(self, parser: Parser) -> None:
+        self.parser, self.source, self.tokens = parser, parser.source, parser.tokens
+        self.index = parser.position
+        self.token = parser.tokens[self.index]
+        self.start = parser.statement_start()
+        self.at_start = self.index == self.start
+        self.first = parser.tokens[self.start]
+        self.previous = None if self.at_start else parser.tokens[self.index - 1]
+        self.following = parser.tokens[min(self.index + 1, len(parser.tokens) - 1)]
+        self.expected = parser.before().expected()
+        self.wants_expression = "NUMBER" in self.expected
+        self.wants_name = "NAME" in self.expected and not self.wants_expression
+        self.after_operand = "PLUS" in self.expected and not self.wants_expression
+        self.complete = "NEWLINE" in self.expected
+        self.resume: int | None = None
+
+    def span(self, token: Token) -> Span:
+        return Span(self.source, token.start, token.end)
+
+    def here(self) -> Span:
+        """The refused token, or the last character read where nothing follows."""
+        if self.token.type in ("NEWLINE", "$END", "INDENT", "DEDENT") and self.previous is not None:
+            return self.span(self.previous)
+        return self.span(self.token)
+
+    def say(self, code: str, message: str, span: Span | None = None, label: str = "", *labels: Label,
+            help: str | None = None) -> Diagnostic:
+        return Diagnostic(code, message, Label(span or self.here(), label), labels, help=help)
+
+    def found(self, token: Token | None = None) -> str:
+        token = token or self.token
+        if token.type in ("NEWLINE", "$END", "INDENT", "DEDENT"):
+            return "the end of the statement"
+        text = self.source.text[token.start:token.end]
+        return f"`{text if len(text) <= 40 else text[:37] + '…'}`"
+
+    def after(self) -> str:
+        return f" after {self.found(self.previous)}" if self.previous else ""
+
+    def form(self) -> str | None:
+        form = _FORMS.get(self.first.text)
+        return f"write it like `{form}`" if form else None
+
+    def backwards(self) -> Iterator[Token]:
+        """The statement's tokens before the refused one, in the same brackets, last first."""
+        for index in range(self.index - 1, self.start - 1, -1):
+            token = self.tokens[index]
+            if token.depth == self.token.depth and token.type not in ("LPAR", "LSQB"):
+                yield token
+            elif token.depth < self.token.depth:
+                return
+
+
+# ---------------------------------------------------------------- layout
+def _unclosed(f: _Failure) -> Diagnostic | None:
+    if not f.token.depth or not (f.token.first or f.token.type in ("COLON", "EQUAL")):
+        return None
+    for token in f.tokens[f.index:f.index + _SCAN_LIMIT]:
+        if token.type in ("NEWLINE", "$END"):
+            break
+        if isinstance(token.extra, Diagnostic) and token.extra.code == "E0101":
+            return token.extra
+    return None
+
+
+def _deeper_line(f: _Failure) -> Diagnostic | None:
+    for index in (f.index, f.index - 1):
+        token = f.tokens[index]
+        if index <= f.start or not token.first or token.depth or token.type != "WORD":
+            continue
+        begins = token.text in STATEMENT_WORDS
+        if index < f.index and not (begins and f.token.type in _OPERANDS):
+            continue
+        if not begins and not f.complete:
+            continue
+        span, above = f.span(token), Label(f.span(f.first), "this statement goes on below, as long as lines are indented deeper")
+        if index == f.index and "COLON" in f.expected and f.first.text in _BLOCKS:
+            return f.say("E0103", f"the `{f.first.text}` above opens no block", span, "this line is indented deeper", above,
+                         help="end the line above with `:`")
+        if begins:
+            f.resume = index
+            message = f"`{token.text}` begins a statement, but its line is indented deeper"
+        else:
+            message = f"this line is indented deeper, so it continues the `{f.first.text}` above"
+        return f.say("E0103", message, span, "", above, help="begin it in the same column as the statement above")
+    return None
+
+
+def _two_statements(f: _Failure) -> Diagnostic | None:
+    token = f.token
+    if f.complete and not f.at_start and token.type == "WORD" and token.text in STATEMENT_WORDS and not token.first \
+            and f.following.type in (*_OPERANDS, "LPAR", "ERROR"):
+        f.resume = f.index
+        return f.say("E0108", "two statements on one line", f.span(token), "a second one begins here",
+                     help=f"put `{token.text}` on its own line, or `;` before it")
+    return None
+
+
+# ---------------------------------------------------------------- words of other languages, unknown words
+def _foreign_statement(f: _Failure) -> Diagnostic | None:
+    word = f.first.text if f.first.type == "WORD" else ""
+    if f.at_start and f.token.type == "FLOOR":
+        return f.say("E0121", "`//` divides", help="a comment begins with `#`")
+    if word == "if" and (f.token.type == "COLON" or "ELSE" in f.expected and f.token.type == "NEWLINE"):
+        if f.token.type != "COLON":
+            return None
+    elif f.token is not (f.first if word in RESERVED else f.tokens[f.start + 1]):
+        return None
+    elif word not in RESERVED and f.token.type not in (*_OPERANDS, "COLON"):
+        return None
+    help = _FOREIGN_STATEMENTS.get(word)
+    if word == "import":
+        return f.say("E0121", "`import` reads a script: its path is a text", help=help)
+    return f.say("E0121", f"there is no `{word}` statement", f.span(f.first), help=help) if help else None
+
+
+def _unknown_statement(f: _Failure) -> Diagnostic | None:
+    if f.index != f.start + 1 or f.first.type != "WORD" or f.token.type not in _OPERANDS or f.token.text in RESERVED:
+        return None
+    word = f.first.text
+    if word in STATEMENT_WORDS:
+        return None
+    near = did_you_mean(word, sorted(STATEMENT_WORDS))
+    help = f"did you mean `{near}`?" if near else "a statement begins with a keyword such as `let`, `shared`, `model`, `train`, `print`"
+    return f.say("E0120", f"no statement begins with `{word}`", f.span(f.first), help=help)
+
+
+def _foreign_expression(f: _Failure) -> Diagnostic | None:
+    token, previous = f.token, f.previous
+    if previous is None:
+        return None
+    if previous.type == "WORD" and previous.text == "lambda" and token.type in ("WORD", "COLON"):
+        return f.say("E0121", "there is no `lambda`", f.span(previous), help="give the function a name: `def f(x) = …`")
+    if f.after_operand and token.text == "if":
+        return f.say("E0121", "`if` stands before both values", help="write `if condition then a else b`")
+    if f.after_operand and token.text == "is":
+        return f.say("E0121", "there is no `is`", help="to compare, write `==`; for nan, `isnan(x)`")
+    if f.after_operand and token.text == "in":
+        return f.say("E0121", "`in` is no operator", help="to compare with several values, write `x == a or x == b`")
+    if f.wants_expression and token.type == "WORD" and token.text in ("if", "not") and previous.type != "NEWLINE":
+        return f.say("E0127", f"`{token.text}` needs parentheses after {f.found(previous)}",
+                     help="write `(if c then a else b)`" if token.text == "if" else "write `(not a)`")
+    return None
+
+
+def _loops(f: _Failure) -> Diagnostic | None:
+    word = f.token.text if f.token.type == "WORD" else ""
+    if word in ("for", "while") and not f.at_start and "FOR" not in f.expected:
+        form = "iterate(v = v0 while condition max 100: expr)" if word == "while" else "scan(v = v0 for t in ts: expr)"
+        kinds = "`iterate(…)`" if word == "while" else "`scan(…)` and `fold(…)`"
+        return f.say("E0138", f"`{word}` belongs inside {kinds}, after the start value", help=f"write `{form}`")
+    if "MAX" in f.expected:
+        return f.say("E0138", "`iterate` needs the greatest number of turns", label="`max` is missing before this",
+                     help="write `iterate(v = v0 while condition max 100: expr)`")
+    if f.token.depth and "COLON" in f.expected and any(t.text == "in" for t in f.backwards()):
+        return f.say("E0138", "a loop needs `:` and the next state", label="`:` is missing before this",
+                     help="write `scan(v = v0 for t in ts: expr)`")
+    return None
+
+
+def _misspelt_clause(f: _Failure) -> Diagnostic | None:
+    if f.token.type != "WORD" or f.wants_expression or f.wants_name or f.at_start:
+        return None
+    words = f.parser.table.words
+    near = did_you_mean(f.token.text, sorted(w for w, symbol in words.items() if symbol in f.expected and w not in _WORD_OPERATORS))
+    if near is None:
+        return None
+    if near in ("epochs", "steps"):
+        return f.say("E0133", f"the unit is written `{near}`", help=f"write `{near}`, also after 1")
+    return f.say("E0120", f"unknown word `{f.token.text}`", help=f"did you mean `{near}`?")
+
+
+_WORD_OPERATORS = frozenset("and or with not if".split())
+
+
+# ---------------------------------------------------------------- signs mixed up
+def _signs(f: _Failure) -> Diagnostic | None:
+    kind, previous = f.token.type, f.previous
+    if kind in ("EQUAL", "EQUAL_EQUAL") and "ARROW" in f.expected:
+        name = previous.text if previous else "w"
+        return f.say("E0123", "`update` is written with `<-`", help=f"write `update {name} <- …`")
+    if kind == "ARROW" and "EQUAL" in f.expected:
+        return f.say("E0124", f"`{f.first.text}` is written with `=`", help="`<-` stands only in `update w <- …`")
+    if kind == "EQUAL_EQUAL" and "EQUAL" in f.expected and not f.after_operand:
+        return f.say("E0125", f"`{f.first.text}` is written with `=`", label="`==` compares", help="write `=`")
+    if kind == "EQUAL" and f.after_operand and previous is not None and "WRT" not in f.expected:
+        return f.say("E0125", "`=` stands where an expression goes on", help="to compare, write `==`")
+    return None
+
+
+# ---------------------------------------------------------------- names
+def _reserved(f: _Failure) -> Diagnostic | None:
+    if f.wants_name and not f.at_start and f.token.type == "WORD" and f.token.text in RESERVED:
+        return f.say("E0129", f"`{f.token.text}` is a reserved word", label="not free as a name", help="choose another name")
+    return None
+
+
+def _names(f: _Failure) -> Diagnostic | None:
+    token, previous = f.token, f.previous
+    if token.type in ("DOT", "LSQB", "LPAR") and not f.after_operand and previous is not None \
+            and previous.type == "WORD" and not f.expected & {"LSQB", "LPAR"} and f.expected & {"EQUAL", "ARROW"}:
+        remark = "arrays are never changed in place; `where(condition, a, b)` and `concat` make new ones"
+        return f.say("E0130", "only a plain name can stand here", help=remark if token.type == "LSQB" else f.form())
+    if not f.wants_name or previous is None or "STRING" in f.expected:
+        return None
+    if (wrong := _with_list(f)) is not None:
+        return wrong
+    if previous.type == "COMMA":
+        return f.say("E0134", "nothing follows this `,`" if token.type in _CLOSING else f"a name is missing before {f.found()}",
+                     f.span(previous) if token.type in _CLOSING else None, help="delete the comma, or write the next name")
+    if previous.type == "WORD" and previous.text in ("wrt", "of", "except"):
+        help: str | None = f"`{previous.text}` takes names; bind an expression by `let` first"
+    elif token.type in ("LPAR", "LSQB"):
+        help = "names stand without brackets: `let a, b = …`"
+    else:
+        help = f.form()
+    message = f"{f.found()} is no name" if token.type in ("NUMBER", "STRING") else f"a name is missing{f.after()}"
+    return f.say("E0130", message, help=help)
+
+
+def _with_list(f: _Failure) -> Diagnostic | None:
+    """`with` takes all that follows a comma."""
+    item = f.previous is not None and f.previous.type == "COMMA" and f.wants_name and f.token.type not in _CLOSING
+    if not item and f.expected != {"EQUAL"}:
+        return None
+    before = list(f.backwards())
+    comma = next((t for t in before[:2] if t.type == "COMMA"), None)
+    opener = next((t for t in before if t.type == "WORD" and t.text in ("with", "over", "valid")), None)
+    if comma is None or opener is None or opener.text != "with":
+        return None
+    place = f.here() if item or f.previous is None else f.span(f.previous)
+    return f.say("E0136", "after `with`, every comma is followed by `name = value`", place, "",
+                 Label(f.span(opener), "this `with` takes all that follows"),
+                 help="put the `with` in parentheses: `(C with X = A), …`")
+
+
+def _second_with(f: _Failure) -> Diagnostic | None:
+    if f.token.text == "with" and not f.token.depth and (earlier := next((t for t in f.backwards() if t.text == "with"), None)):
+        return f.say("E0136", f"`{f.first.text}` takes one `with`", None, "", Label(f.span(earlier), "the first one"),
+                     help="separate the inputs by commas: `with X = A, Y = B`")
+    return None
+
+
+# ---------------------------------------------------------------- what is missing
+def _condition(f: _Failure) -> Diagnostic | None:
+    for word, form in (("THEN", "then"), ("ELSE", "else")):
+        if word in f.expected and f.after_operand:
+            if f.token.text in ("elif", "elseif"):
+                return f.say("E0131", f"there is no `{f.token.text}`", help="write `else if`")
+            opener = next((t for t in f.backwards() if t.text == "if"), None)
+            return f.say("E0131", f"this `if` has no `{form}`", f.span(opener) if opener else None, "",
+                         Label(f.here(), f"`{form}` is missing {'after' if f.token.type == 'NEWLINE' else 'before'} this"),
+                         help="write `if condition then a else b`; there is always an `else`")
+    return None
+
+
+def _commas(f: _Failure) -> Diagnostic | None:
+    previous = f.previous
+    if previous is not None and previous.type == "COMMA" and f.token.type in _CLOSING:
+        return f.say("E0134", "nothing follows this `,`", f.span(previous), help="delete the comma, or write the next item")
+    if f.token.type == "COMMA" and f.wants_expression:
+        return f.say("E0134", "nothing stands before this `,`", help="delete the comma, or write the item before it")
+    return None
+
+
+def _expression(f: _Failure) -> Diagnostic | None:
+    if not f.wants_expression or f.at_start or f.previous is None:
+        return None
+    if f.token.type in ("NEWLINE", "$END"):
+        return f.say("E0127", f"an expression is missing{f.after()}", help=f.form() if f.index == f.start + 1 else None)
+    if f.token.type == "WORD" and f.token.text in RESERVED:
+        return f.say("E0127", f"an expression is missing before {f.found()}", help=None if f.token.text != "with" else f.form())
+    return f.say("E0127", f"an expression is missing between {f.found(f.previous)} and {f.found()}")
+
+
+def _units(f: _Failure) -> Diagnostic | None:
+    if "EPOCHS" not in f.expected:
+        return None
+    return f.say("E0133", f"`epochs` or `steps` is missing{f.after()}", help=f.form())
+
+
+def _clauses(f: _Failure) -> Diagnostic | None:
+    word, expected = f.first.text, f.expected
+    missing = None
+    if "WRT" in expected:
+        missing = "wrt"
+    elif "USING" in expected and word in ("minimize", "fit"):
+        missing = "using"
+    elif word == "optimizer" and "FOR" in expected:
+        missing = "for"
+    elif word == "train" and "OVER" in expected and f.token.type == "WORD" and f.following.type == "EQUAL":
+        missing = "over"
+    elif "TO" in expected and f.token.type == "STRING":
+        missing = "to"
+    elif len(expected) == 1 and (only := next(iter(expected))).lower() in f.parser.table.words:
+        missing = only.lower()
+    if missing is None:
+        return None
+    return f.say("E0132", f"`{word}` needs `{missing}`", label=f"`{missing}` is missing {'after' if _ends(f) else 'before'} this",
+                 help=f.form())
+
+
+def _ends(f: _Failure) -> bool:
+    return f.token.type in ("NEWLINE", "$END")
+
+
+def _blocks(f: _Failure) -> Diagnostic | None:
+    word = f.first.text
+    if "COLON" in f.expected and word in _BLOCKS and not f.token.depth:
+        if word == "def" and _ends(f):
+            return f.say("E0140", "this function has no value", help="write `= …`, or `:` and a block that ends in `return …`")
+        if word == "train" and not (f.token.type == "WORD" and f.token.text in STATEMENT_WORDS):
+            return None
+        return f.say("E0105", f"`{word}` needs `:` and a block", label=f"`:` is missing {'after' if _ends(f) else 'before'} this",
+                     help=f.form())
+    return None
+
+
+def _stray_colon(f: _Failure) -> Diagnostic | None:
+    word = f.first.text
+    if f.token.type == "COLON" and not f.token.depth:
+        return f.say("E0149", f"`{word}` opens no block" if word in STATEMENT_WORDS else "no block can begin here",
+                     help="`:` stands after `train …`, `every …`, `step …`, `test …`, `def …` and `optimizer …`")
+    return None
+
+
+def _values(f: _Failure) -> Diagnostic | None:
+    if "EQUAL" not in f.expected or f.previous is None or f.after_operand:
+        return None
+    if (wrong := _with_list(f)) is not None:
+        return wrong
+    if f.token.type in ("NEWLINE", "$END", "COMMA", "RPAR"):
+        name = next((t for t in f.backwards() if t.type == "WORD"), f.previous)
+        return f.say("E0140", f"`{name.text}` has no value", f.span(name), help=f.form() or f"write `{name.text} = …`")
+    return f.say("E0140", f"`=` is missing before {f.found()}", help=f.form())
+
+
+def _texts(f: _Failure) -> Diagnostic | None:
+    word = f.first.text
+    if "STRING" in f.expected and not f.wants_expression and f.previous is not None:
+        return f.say("E0142", f"{f.found(f.previous)} takes a text in double quotes", label="no text", help=f.form())
+    if f.token.type in ("DOT", "SLASH") and word in ("load", "log", "checkpoint", "save", "plot"):
+        return f.say("E0142", "a file's name is a text", help='put it in double quotes: "file.csv"')
+    return None
+
+
+def _side_by_side(f: _Failure) -> Diagnostic | None:
+    if not f.after_operand or f.token.type not in _OPERANDS or f.previous is None or f.token.text in RESERVED:
+        return None
+    if f.previous.type == "NUMBER" and f.token.type == "WORD":
+        help: str | None = f"a product needs its sign: `{f.previous.text} * {f.token.text}`"
+    elif f.token.depth:
+        help = "an operator or a comma is missing between them"
+    else:
+        help = "an operator is missing between them, or a new line"
+    return f.say("E0128", "two values side by side", f.span(f.token), "", Label(f.span(f.previous), "the first one"), help=help)
+
+
+def _kinds(f: _Failure) -> Diagnostic | None:
+    if {"SCALAR", "VECTOR"} <= f.expected and f.previous is not None:
+        dtype = f.previous.text
+        return f.say("E0120", f"`{dtype}` is followed by the kind of input", help=f"write `{dtype} scalar x` or `{dtype} vector v[n]`")
+    if f.token.type == "LPAR" and "LSQB" in f.expected and not f.after_operand:
+        return f.say("E0149", "sizes stand in square brackets", help="write `vector v[n]`")
+    return None
+
+
+def _anything(f: _Failure) -> Diagnostic | None:
+    if f.wants_expression:
+        wanted = ["a statement" if f.at_start else "an expression"]
+    else:
+        words = {symbol: text for text, symbol in [*f.parser.table.words.items(), *f.parser.table.marks.items()]}
+        named = {"NAME": "a name", "STRING": "a text in double quotes", "NEWLINE": "the end of the statement", "$END": "the end"}
+        pool = [s for s in sorted(f.expected) if not (f.after_operand and s not in ("RPAR", "RSQB", "COMMA", "COLON", "EQUAL", "NEWLINE"))]
+        wanted = [named.get(symbol) or f"`{words.get(symbol, symbol.lower())}`" for symbol in pool][:5]
+    if "NEWLINE" in f.expected and not f.wants_expression:
+        return f.say("E0149", f"the statement could end before {f.found()}", label="this does not continue it", help=f.form())
+    alternatives = " or ".join(wanted) if len(wanted) < 3 else ", ".join(wanted[:-1]) + " or " + wanted[-1]
+    if not alternatives:
+        return f.say("E0149", f"{f.found()} cannot stand here")
+    return f.say("E0149", f"expected {alternatives}{f.after()}, found {f.found()}", help=f.form())
+
+
+_CHECKS: tuple[Callable[[_Failure], Diagnostic | None], ...] = (
+    _unclosed, _deeper_line, _two_statements, _foreign_statement, _unknown_statement, _reserved, _foreign_expression, _loops,
+    _second_with, _signs, _names, _commas, _misspelt_clause, _condition, _expression, _units, _texts, _blocks, _clauses, _stray_colon, _kinds, _values,
+    _side_by_side, _anything)
