@@ -24,6 +24,9 @@ class Source:
     text: str
     path: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Source({self.name!r})"
+
     @cached_property
     def line_starts(self) -> list[int]:
         starts = [0]

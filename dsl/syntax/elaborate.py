@@ -341,7 +341,7 @@ class Elaborator(Training, Binder):
         type = type_of_array(array, self.precision)
         type = type.with_dtype(dtype) if dtype else type
         node = leaf("data", name, type, self.next_generation(name))
-        self.host.keep(node, np.ascontiguousarray(array, dtype=type.dtype) if array.ndim else np.dtype(type.dtype).type(array))
+        self.host.keep(node, np.asarray(array, dtype=type.dtype, order="C")[()])
         return node
 
     def check_data_only(self, node: Node, statement: ast.Data) -> None:
@@ -380,7 +380,7 @@ class Elaborator(Training, Binder):
             if not isinstance(given["separator"], ast.Text):
                 raise error("E0504", "`separator` is a character in quotes", given["separator"].span)
             options["separator"] = given["separator"].value
-        loaded = self.host.load(kind, path.value, options, path.span)
+        loaded = self.host.load_file(kind, path.value, options, path.span)
         if loaded is None:
             raise Skipped
         self.files.add(path.value.rsplit("/", 1)[-1])

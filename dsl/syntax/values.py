@@ -111,7 +111,7 @@ class Host(Protocol):
         """An array handed in for a data name, if there is one."""
         ...
 
-    def load(self, kind: str, path: str, options: Mapping[str, Any], span: Span) -> LoadedTable | Any | None:
+    def load_file(self, kind: str, path: str, options: Mapping[str, Any], span: Span) -> LoadedTable | Any | None:
         """The table or array in a file, None (after a warning) if it is absent and nothing is run."""
         ...
 

@@ -1,0 +1,349 @@
+"""The Python interface: a script as an object.
+
+In: a script, arrays.  Out: arrays, and training driven from Python.
+
+    m = dsl.load("model.lr")                    checked; `data` and `shared` evaluated
+    m.train(epochs=100, X=xs, Y=ys)             Theano's loop
+    m["w"], m.eval("Y_bar", X=3.0)              values
+    f = m.function(["X", "Y"], ["C", "gw"])     a callable
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsl.errors import FileTrouble, LrError, Source, Span, did_you_mean, error
+from dsl.ir.node import Node, topological
+from dsl.ir.types import ArrayType, Dim, Size
+from dsl.ops.leaves import is_leaf, leaf, leaf_name
+from dsl.runtime.compute import solve_sizes
+from dsl.runtime.train import Batch, Driver, Report
+from dsl.session import Session
+from dsl.syntax import ast, program
+from dsl.syntax.binding import Sizes, leaf_key
+from dsl.syntax.parse import parse_expression
+from dsl.syntax.values import Group, SizeFact, Skipped, Symbol, Value
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+ROWS = Dim.of(Size("rows"))
+
+
+class Model:
+    """A checked script with its own state.  Made by `dsl.load` and `dsl.compile`."""
+
+    def __init__(self, session: Session, source: Source) -> None:
+        self.session, self.source = session, source
+        self._functions: dict[Any, _Callable] = {}
+        self._steps: dict[Any, _Step] = {}
+
+    # ------------------------------------------------------------ running
+    def run(self) -> None:
+        """Run the script's commands (`train`, `print`, `plot` …) in order."""
+        self.session.run()
+
+    def train(self, *, epochs: int | None = None, steps: int | None = None, batch: int | None = None, drop_last: bool = False,
+              shuffle: bool = False, of: str | Sequence[str] | None = None, until: str | None = None,
+              valid: Mapping[str, ArrayLike] | None = None, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> Report:
+        """Train as the statement `train` does, with these arrays; inputs by keyword, or in `data` where a name clashes.
+
+        An array whose rank is one higher than its input's is taken row by row (`batch` rows a step).
+        Returns a `Report` (`.cost` is the last epoch's).  Raises `Diverged`, with the last good state kept."""
+        if (epochs is None) == (steps is None):
+            raise error("E0902", "`train` takes either `epochs` or `steps`", help="m.train(epochs=100, X=xs)")
+        feeds = {**(data or {}), **inputs}
+        span = self._span(f"m.train({'epochs' if epochs is not None else 'steps'}={epochs if epochs is not None else steps})")
+        elaborator = self.session.elaborator
+        with self._given(feeds, "") as over, self._given(valid or {}, "valid ") as held:
+            ident = [ast.Ident(g, span=span) for g in ([of] if isinstance(of, str) else of or [])]
+            clauses = (ast.Valid(tuple(held), span=span),) if held else ()
+            condition = parse_expression(Source("until", until)) if until is not None else None
+            statement = ast.Train(_number(epochs if epochs is not None else steps, span), "epochs" if epochs is not None else "steps",
+                                  tuple(over), _number(batch, span) if batch is not None else None, drop_last, shuffle, tuple(ident),
+                                  condition, clauses, span=span)
+            (plan,) = self._finished(lambda: elaborator.statement(statement))
+            assert isinstance(plan, program.Train)
+            return self.session.train(plan)
+
+    def step(self, *, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> float | dict[str, float] | None:
+        """One step of all ungrouped updates on these rows as one batch; returns the cost before it (Theano's function
+        with updates): None without a cost, a dict of several."""
+        feeds = {**(data or {}), **inputs}
+        arrays = {name: self._array(name, value) for name, value in feeds.items()}
+        key = tuple((n, a.ndim, a.dtype.kind) for n, a in sorted(arrays.items()))
+        if key not in self._steps:
+            self._steps[key] = _Step(self, arrays)
+        return self._steps[key](arrays)
+
+    # ------------------------------------------------------------ values
+    def __getitem__(self, name: str) -> np.ndarray:
+        """The value of any name that needs no input (0-d for a scalar), as a copy."""
+        value = self._symbol(name).value
+        if isinstance(value, Group):
+            raise error("E0903", f"`{name}` is a tuple", help="ask for its parts")
+        if not isinstance(value, Node):
+            plain = self.session.plain(value) if value is not None else None
+            if isinstance(plain, np.ndarray):
+                return plain.copy()
+            raise error("E0903", f"`{name}` is not an array")
+        return np.array(self.session.array(value))
+
+    def __setitem__(self, name: str, value: ArrayLike) -> None:
+        """Set a shared variable; the shape must be the declared one."""
+        symbol = self._symbol(name)
+        if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "shared"):
+            raise error("E0408", f"`{name}` is not a shared variable", help="only `shared` variables are set")
+        node = symbol.value
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise error("E0903", f"`{name}` is {node.type}, not {array.dtype}")
+        sizes = solve_sizes([(node, array.shape)], self.session.sizes())
+        for size_name in {s.name for d in node.shape for s in d.sizes() if s.value is None}:
+            if size_name not in self.session.elaborator.sizes:
+                self.session.elaborator.sizes[size_name] = SizeFact(sizes[size_name], f"m[{name!r}]")
+        if node.dtype.startswith("int") and array.dtype.kind == "f" and not np.all(np.trunc(array) == array):
+            raise error("E0203", f"`{name}` is {node.dtype}: whole numbers only")
+        self.session.pending = [s for s in self.session.pending if leaf_key(s.leaf) != leaf_key(node)]
+        self.session.values[leaf_key(node)] = np.array(array, dtype=node.dtype)[()]
+        self.session.allocate()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.session.elaborator.scope
+
+    def eval(self, expression: str, *, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> Any:
+        """The value of an expression, its inputs bound by their own rank: `m.eval("Y_bar", X=3.0)`."""
+        feeds = {**(data or {}), **inputs}
+        return self.function(list(feeds), expression)(*feeds.values())
+
+    def function(self, inputs: Sequence[str], outputs: str | Sequence[str]) -> Callable[..., Any]:
+        """A callable from arrays (in the order of `inputs`) to values of names or expressions.
+
+        A string out gives one array, a list a tuple.  Each array binds by its own rank; nothing is compiled again for
+        another length."""
+        key = (tuple(inputs), outputs if isinstance(outputs, str) else tuple(outputs), tuple(self.session.elaborator.scope))
+        if key not in self._functions:
+            self._functions[key] = _Callable(self, list(inputs), outputs)
+        return self._functions[key]
+
+    # ------------------------------------------------------------ helpers
+    def _symbol(self, name: str) -> Symbol:
+        symbol = self.session.elaborator.scope.get(name)
+        if symbol is None or symbol.value is None:
+            near = did_you_mean(name, self.session.elaborator.scope)
+            raise error("E0301", f"no name `{name}`", help=f"did you mean `{near}`?" if near else None)
+        return symbol
+
+    def _span(self, text: str) -> Span:
+        return Span(Source("<python>", text), 0, len(text))
+
+    def _finished(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except LrError as problem:
+            raise type(problem)(*(self.session.elaborator.finished(d) for d in problem.diagnostics)) from None
+
+    def _array(self, name: str, value: ArrayLike) -> np.ndarray:
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError) as problem:
+            raise error("E0903", f"`{name}` is not an array: {problem}") from None
+        if array.dtype.kind not in "biuf":
+            raise error("E0903", f"`{name}` holds {array.dtype}, not numbers")
+        return array
+
+    def _given(self, arrays: Mapping[str, ArrayLike], prefix: str) -> _Given:
+        return _Given(self, {n: self._array(n, v) for n, v in arrays.items()}, prefix)
+
+
+class _Given:
+    """Arrays as data of a statement made in Python, under names that no script can write."""
+
+    def __init__(self, model: Model, arrays: Mapping[str, np.ndarray], prefix: str) -> None:
+        self.model, self.arrays, self.prefix = model, arrays, prefix
+
+    def __enter__(self) -> list[ast.Binding]:
+        bindings = []
+        elaborator = self.model.session.elaborator
+        for name, array in self.arrays.items():
+            text = f"{name} = {self.prefix}{name}"
+            span = self.model._span(text)
+            hidden = f"{self.prefix}given {name}"
+            elaborator.generation += 1
+            elaborator.scope.maps[0][hidden] = Symbol(hidden, "data", elaborator.data_leaf(hidden, array), None)
+            elaborator.data_origin[hidden] = f"`{name}`"
+            value = ast.Name(hidden, span=Span(span.source, len(name) + 3, len(text)))
+            bindings.append(ast.Binding(ast.Ident(name, span=Span(span.source, 0, len(name))), value, span=span))
+        return bindings
+
+    def __exit__(self, *_: object) -> None:
+        for name in self.arrays:
+            self.model.session.elaborator.scope.maps[0].pop(f"{self.prefix}given {name}", None)
+
+
+class _Callable:
+    """Inputs to outputs, compiled once a combination of ranks."""
+
+    def __init__(self, model: Model, inputs: list[str], outputs: str | Sequence[str]) -> None:
+        self.model, self.single = model, isinstance(outputs, str)
+        elaborator = model.session.elaborator
+        self.inputs: list[Node] = []
+        for name in inputs:
+            symbol = model._symbol(name)
+            if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "input", "shared"):
+                raise error("E0412", f"`{name}` is not an input", help="only inputs and shared variables are bound to values")
+            self.inputs.append(symbol.value)
+        self.outputs: list[Node] = []
+        for text in [outputs] if isinstance(outputs, str) else outputs:
+            expr = parse_expression(Source("<python>", text))
+            elaborator.draws, elaborator.statement_name = 0, text
+            try:
+                value: Value = model._finished(lambda e=expr: elaborator.value(e))
+            except Skipped:
+                raise error("E0301", f"`{text}` uses a name whose statement is in error") from None
+            self.outputs.append(elaborator.as_node(value, expr))
+        self.plans: dict[tuple[bool, ...], list[Node]] = {}
+
+    def __call__(self, *arrays: ArrayLike) -> Any:
+        if len(arrays) != len(self.inputs):
+            raise error("E0902", f"{len(self.inputs)} arrays are needed, not {len(arrays)}", help=", ".join(leaf_name(n) for n in self.inputs))
+        session = self.model.session
+        given = []
+        for node, value in zip(self.inputs, arrays, strict=True):
+            array = self.model._array(leaf_name(node), value)
+            if array.ndim not in (node.rank, node.rank + 1):
+                raise error("E0210", f"`{leaf_name(node)}` has {node.rank} axes; the array given has {array.ndim}", help="give as many axes, or one more to take it row by row")
+            if node.dtype.startswith("int") and array.dtype.kind == "f" and not np.all(np.trunc(array) == array):
+                raise error("E0203", f"`{leaf_name(node)}` is an integer input; the array given holds other numbers")
+            given.append(np.asarray(array, dtype=node.dtype, order="C")[()])
+        flags = tuple(np.ndim(a) > n.rank for a, n in zip(given, self.inputs, strict=True))
+        if flags not in self.plans:
+            self.plans[flags] = self._plan(flags)
+        pairs, extra, rows = [], {}, None
+        for node, array, mapped in zip(self.inputs, given, flags, strict=True):
+            if mapped:
+                if rows is not None and rows != array.shape[0]:
+                    raise error("E0211", f"`{leaf_name(node)}` has {array.shape[0]} rows; the arrays before have {rows}", help="arrays taken row by row have one length")
+                rows = array.shape[0]
+                extra["value", f"rows of {leaf_name(node)}", 0] = array
+                pairs.append((node, array.shape[1:]))
+            else:
+                extra[leaf_key(node)] = array
+                pairs.append((node, np.shape(array)))
+        sizes = solve_sizes(pairs, session.sizes())
+        self._fix_model_dims(sizes)
+        session.allocate()
+        values = session.compute.values(self.plans[flags], {**sizes, **({"rows": rows} if rows is not None else {})}, extra)
+        copies = tuple(np.array(v) for v in values)
+        return copies[0] if self.single else copies
+
+    def _fix_model_dims(self, sizes: Mapping[str, int]) -> None:
+        elaborator = self.model.session.elaborator
+        for name in elaborator.model_dims:
+            if name in sizes and name not in elaborator.sizes:
+                elaborator.sizes[name] = SizeFact(sizes[name], "the first binding")
+
+    def _plan(self, flags: tuple[bool, ...]) -> list[Node]:
+        elaborator = self.model.session.elaborator
+        feeds = []
+        for node, mapped in zip(self.inputs, flags, strict=True):
+            if mapped:
+                value = leaf("value", f"rows of {leaf_name(node)}", ArrayType(node.dtype, (ROWS, *node.shape)))
+                feeds.append(program.Feed(node, value, True, self.model._span(leaf_name(node))))
+        span = self.model._span("function")
+        fed = {leaf_key(n) for n in self.inputs}
+        for output in self.outputs:
+            for part in topological([output]):
+                if is_leaf(part, "input") and leaf_key(part) not in fed:
+                    raise error("E0407", f"`{leaf_name(part)}` has no value here", help=f"add {leaf_name(part)!r} to the inputs")
+        if not feeds:
+            return self.outputs
+        return [elaborator.replace_inputs(o, feeds, Sizes(), span) for o in self.outputs]
+
+
+class _Step:
+    """All ungrouped updates on one batch."""
+
+    def __init__(self, model: Model, arrays: Mapping[str, np.ndarray]) -> None:
+        self.model = model
+        elaborator = model.session.elaborator
+        span = model._span("m.step(…)")
+        rows = max((a.shape[0] for a in arrays.values() if a.ndim), default=1)
+        with model._given(arrays, "") as over:
+            mapped = any(isinstance(s := elaborator.scope.get(n), Symbol) and isinstance(s.value, Node) and a.ndim == s.value.rank + 1 for n, a in arrays.items())
+            batch = _number(max(rows, 1), span) if mapped else None
+            statement = ast.Train(_number(1, span), "steps", tuple(over), batch, False, False, (), None, (), span=span)
+            (plan,) = model._finished(lambda: elaborator.statement(statement))
+        assert isinstance(plan, program.Train)
+        elaborator.trained -= 1
+        self.plan, self.driver = plan, Driver(model.session, plan)
+        self.driver.prepare()
+
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> float | dict[str, float] | None:
+        driver, session = self.driver, self.model.session
+        driver.arrays = [np.asarray(arrays[leaf_name(f.leaf)], dtype=f.leaf.dtype, order="C")[()] for f in self.plan.over]
+        lengths = {a.shape[0] for a, f in zip(driver.arrays, self.plan.over, strict=True) if f.mapped}
+        if len(lengths) > 1:
+            raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step", help="all rows of a step go together")
+        rows = lengths.pop() if lengths else 1
+        driver.__dict__.pop("sizes_by_length", None)
+        driver.rows = driver.total = driver.batch = rows
+        with np.errstate(all="ignore"):
+            driver.step(Batch(0, 0, rows, True), 0, 1)
+        session.steps_before += 1
+        costs = {n: float(driver.last[n]) for n in driver.reported}
+        return None if not costs else next(iter(costs.values())) if len(costs) == 1 else costs
+
+
+def _number(value: int | None, span: Span) -> ast.Number:
+    assert value is not None
+    return ast.Number(int(value), span=span)
+
+
+# ---------------------------------------------------------------- entry points
+def compile(text: str, device: str | None = None, precision: str | None = None, seed: int | None = None,
+            set: Mapping[str, Any] | None = None, data: Mapping[str, ArrayLike] | None = None, path: str | Path | None = None, *,
+            out: str | Path | None = None, stdout: IO[str] | None = None, stderr: IO[str] | None = None, quiet: bool = True) -> Model:
+    """Check a script and evaluate its `data` and `shared`.
+
+    device, precision, seed   override the script's header (`precision` is "float32" or "float64")
+    set                       values for `let`s and `dim`s with a literal value
+    data                      arrays in place of `data` statements of that name
+    path                      where the text is from: relative reads are from its folder, else the working directory
+    Raises `LrError` with every diagnostic of the script."""
+    if precision not in (None, "float32", "float64"):
+        raise error("E0902", f"no precision {precision!r}", help="`float32` or `float64`")
+    if device not in (None, "auto", "cpu", "cuda", "numpy"):
+        raise error("E0902", f"no device {device!r}", help="`auto`, `cpu`, `cuda` or `numpy`")
+    source = Source(str(path) if path is not None else "<string>", text, str(path) if path is not None else None)
+    base = Path(path).parent if path is not None else Path()
+    session = Session(precision=precision, seed=seed, device=device, overrides=set, data=data, base=base,
+                      out=Path(out) if out is not None else None, stdout=stdout, stderr=stderr, quiet=quiet)
+    session.load(source)
+    return Model(session, source)
+
+
+def load(path: str | Path, device: str | None = None, precision: str | None = None, seed: int | None = None,
+         set: Mapping[str, Any] | None = None, data: Mapping[str, ArrayLike] | None = None, **options: Any) -> Model:
+    """`compile` of a file."""
+    return compile(read_script(path), device, precision, seed, set, data, path, **options)
+
+
+def run(path: str | Path, **options: Any) -> Model:
+    """Load a script and run its commands."""
+    model = load(path, **options)
+    model.run()
+    return model
+
+
+def read_script(path: str | Path) -> str:
+    """The text of a script.  Raises `FileTrouble`."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise error("E0601", f"cannot read `{path}`: {problem.strerror}", kind=FileTrouble) from None
+    except UnicodeDecodeError:
+        raise error("E0602", f"cannot read `{path}`: it is not UTF-8 text", kind=FileTrouble) from None

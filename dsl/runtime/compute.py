@@ -1,0 +1,144 @@
+"""Values of graphs.
+
+In: elaborated graphs, the values of leaves, and the sizes known.  Out: arrays.  Graphs are compiled once and kept; before
+a run, what could not be decided about sizes when the graph was typed is checked; a fault while running becomes a
+diagnostic at the place of the term that met it.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dsl.backends.base import FaultAt
+from dsl.backends.numpy import NumpyBackend, NumpyExecutable
+from dsl.errors import LrError, Span, error
+from dsl.ir.node import Node, Origins, requirements, topological
+from dsl.ir.types import Dim, Requirement, Shape, shape_text
+from dsl.ops.leaves import leaf_name
+from dsl.pipeline import Options, prepare
+from dsl.syntax.binding import leaf_key, solve_linear
+
+LeafKey = tuple[str, str, int]
+
+
+@dataclass
+class Compiled:
+    """A graph ready to run: the executable, and what its sizes must fulfil."""
+
+    executable: NumpyExecutable
+    keys: list[LeafKey]
+    needs: list[tuple[Requirement, Node]]
+    names: set[str]
+    checked: dict[str, int] | None = None
+
+
+class Compute:
+    """Compiles and runs graphs; `lookup` gives the value of a leaf."""
+
+    def __init__(self, origins: Origins, lookup: Callable[[Node], Any]) -> None:
+        self.origins, self.lookup = origins, lookup
+        self.cache: dict[tuple[Node, ...], Compiled] = {}
+        self.backend = NumpyBackend()
+        self.compilations = 0
+        self.exact = self.stable = True
+        self.check = False
+
+    def compile(self, roots: Sequence[Node]) -> Compiled:
+        key = tuple(roots)
+        found = self.cache.get(key)
+        if found is None:
+            self.compilations += 1
+            ready = prepare(roots, Options(self.exact, self.stable, self.check, None, self.origins))
+            executable = self.backend.compile(ready)
+            order = topological(roots)
+            needs = [(r, node) for node in order for r in requirements(node)]
+            names = {s.name for node in [*order, *topological(ready)] for d in node.shape for s in d.sizes() if s.value is None}
+            found = self.cache[key] = Compiled(executable, [leaf_key(n) for n in executable.leaves], needs, names)
+        return found
+
+    def values(self, roots: Sequence[Node], sizes: Mapping[str, int], extra: Mapping[LeafKey, Any] | None = None) -> list[Any]:
+        """The arrays of the graphs."""
+        if not roots:
+            return []
+        compiled = self.compile(roots)
+        self.check_sizes(compiled, sizes)
+        given = extra or {}
+        values = [given[key] if key in given else self.lookup(leaf)
+                  for key, leaf in zip(compiled.keys, compiled.executable.leaves, strict=True)]
+        compiled.executable.set_sizes(sizes)
+        with np.errstate(all="ignore"):
+            return self.run(compiled, values)
+
+    def run(self, compiled: Compiled, values: Sequence[Any]) -> list[Any]:
+        try:
+            return compiled.executable.run(values)
+        except FaultAt as problem:
+            raise self.fault(problem) from None
+        except MemoryError as problem:
+            raise error("E0710", f"not enough memory: {problem}", help="use fewer rows at a time (`batch k`), or `precision float32`") from None
+
+    def fault(self, problem: FaultAt) -> LrError:
+        return error(problem.fault.code, problem.fault.message, self.origins.span(problem.node), "while running this", help=problem.fault.help)
+
+    def check_sizes(self, compiled: Compiled, sizes: Mapping[str, int]) -> None:
+        """What was left open when the graph was typed must hold now."""
+        if compiled.checked == sizes:
+            return
+        missing = sorted(n for n in compiled.names if n not in sizes)
+        if missing:
+            shown = " and ".join(f"`{m}`" for m in missing if "." not in m) or "a size"
+            raise error("E0214", f"{shown} is not known yet", help="bind data that determines it, or fix it: `dim d = …`")
+        for need, node in compiled.needs:
+            if need.holds(sizes) is False:
+                raise self.broken(need, node, sizes)
+        compiled.checked = dict(sizes)
+
+    def broken(self, need: Requirement, node: Node, sizes: Mapping[str, int]) -> LrError:
+        def words(dim: Dim) -> str:
+            value = dim.evaluate(sizes)
+            return f"{dim} = {value}" if dim.constant is None and str(dim) != "?" else str(value)
+        shapes = " and ".join(concrete(a.shape, sizes) for a in node.args)
+        op = node.op.symbol[0] if node.op.symbol else node.op.name
+        return error("E0215", f"`{op}` cannot combine {shapes}" if len(node.args) > 1 else f"`{op}` does not fit {shapes}",
+                     self.origins.span(node), f"{words(need.left)} against {words(need.right)}",
+                     help="these lengths were known only when data was bound; give arrays whose lengths agree")
+
+
+def concrete(shape: Shape, sizes: Mapping[str, int]) -> str:
+    lengths = [d.evaluate(sizes) for d in shape]
+    return shape_text([d if n is None else n for d, n in zip(shape, lengths, strict=True)])
+
+
+def solve_sizes(pairs: Sequence[tuple[Node, tuple[int, ...]]], known: Mapping[str, int], span: Span | None = None) -> dict[str, int]:
+    """The sizes that inputs of these actual shapes have.  Raises `LrError` where they disagree."""
+    sizes = dict(known)
+    origin: dict[str, str] = {}
+    later: list[tuple[Node, Dim, int, int]] = []
+    for node, shape in pairs:
+        name = leaf_name(node)
+        if len(shape) != node.rank:
+            raise error("E0210", f"`{name}` has {node.rank} axes, but is given {len(shape)}", span, f"an array of shape {shape}")
+        for axis, (dim, length) in enumerate(zip(node.shape, shape, strict=True)):
+            size = dim.bare
+            if size is None or size.value is not None:
+                later.append((node, dim, axis, length))
+            elif sizes.setdefault(size.name, length) != length:
+                why = f"{sizes[size.name]} from {origin[size.name]}" if size.name in origin else f"{size.name} = {sizes[size.name]}"
+                raise error("E0211", f"axis {axis} of `{name}` is `{size.name}`: {sizes[size.name]} here, but {length} in the array given", span, why,
+                            help="give arrays whose lengths agree")
+            else:
+                origin.setdefault(size.name, f"`{name}`")
+    for node, dim, axis, length in later:
+        unknown = {s.name for s in dim.sizes() if s.value is None and s.name not in sizes}
+        if len(unknown) == 1:
+            root = solve_linear(dim.substitute({n: Dim.of(v) for n, v in sizes.items()}), next(iter(unknown)), length)
+            if root is not None:
+                sizes[next(iter(unknown))] = root
+        value = dim.evaluate(sizes)
+        if value != length:
+            raise error("E0211", f"axis {axis} of `{leaf_name(node)}` is `{dim}`: {value} here, but {length} in the array given", span,
+                        help="give arrays whose lengths agree")
+    return sizes

@@ -1,0 +1,134 @@
+"""Writing values: an array becomes a .csv or .npy file, whole or not at all.
+
+In: a path, the name the value has in the script, an array.  Out: the file, written beside its place under a temporary
+name, flushed to the disk and renamed, so that a reader or a crash never meets half of it.
+
+    E0608  an ending that is not known      E0609  cannot be written      E0610  more than two axes in a .csv
+"""
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsl.errors import FileTrouble, LrError, Span, did_you_mean, error
+from dsl.runtime.printing import format_scalar
+
+Array = npt.NDArray[Any]
+VALUE_ENDINGS = (".csv", ".npy")
+
+
+def save_value(path: str | os.PathLike[str], name: str, array: npt.ArrayLike, span: Span | None = None) -> None:
+    """Writes `array` to `path`, in the format its ending says.
+
+    `.csv`: a header and one line a row, at most two axes: a scalar or vector under `name`, a matrix [n, k] under
+    `name_0` … `name_{k-1}`; digits that read back the same, `true` and `false`, text in quotes where it needs them.
+    `.npy`: the array in C order, any shape, not text.  Raises E0608, E0609 or E0610.
+    """
+    path, array = Path(path), np.asarray(array)
+    match path.suffix.lower():
+        case ".csv":
+            if array.ndim > 2:
+                raise error("E0610", f"`{name}` has {array.ndim} axes, and a .csv file has two", span, kind=FileTrouble,
+                            help=f"write `{path.stem}.npy`, or reshape it: `reshape({name}, ({array.shape[0]}, -1))`")
+            text = _csv(name, array)
+            write_atomically(path, lambda file: file.write(text.encode("utf-8")), span)
+        case ".npy":
+            if array.dtype == object or array.dtype.kind in "US":
+                raise error("E0608", f"`{name}` is text, which a .npy file cannot hold safely", span, kind=FileTrouble,
+                            help=f"write `{path.stem}.csv`")
+            whole = np.ascontiguousarray(array).reshape(array.shape)     # a scalar keeps its 0 axes
+            write_atomically(path, lambda file: np.lib.format.write_array(file, whole, allow_pickle=False), span)
+        case ending:
+            raise unknown_ending(path, ending, VALUE_ENDINGS, span)
+
+
+def _csv(name: str, array: Array) -> str:
+    table = array.reshape(-1, 1) if array.ndim < 2 else array
+    header = [name] if array.ndim < 2 else [f"{name}_{place}" for place in range(array.shape[1])]
+    if table.dtype == object or table.dtype.kind == "U":
+        import csv
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(table.tolist())
+        return stream.getvalue()
+    columns: list[list[str]]
+    match table.dtype.kind:
+        case "b":
+            columns = [["true" if value else "false" for value in column] for column in table.T.tolist()]
+        case "f" if table.dtype == np.float64:
+            columns = [list(map(repr, column)) for column in table.T.tolist()]
+        case "f":
+            columns = [list(map(format_scalar, column)) for column in table.T]
+        case _:
+            columns = [list(map(str, column)) for column in table.T.tolist()]
+    lines = map(",".join, zip(*columns, strict=True)) if columns else [""] * len(table)
+    return "\n".join((",".join(header), *lines)) + "\n"
+
+
+# ---------------------------------------------------------------- writing in one go
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], span: Span | None = None) -> None:
+    """Calls `write` on a temporary file beside `path`, then puts it in place; E0609 leaves what stood there before.
+
+    The file and its directory are flushed to the disk, so a file of this name is whole after a crash too.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "it is a directory")
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _flush_directory(path.parent)
+    except (OSError, ValueError) as trouble:            # ValueError: a zero byte in the path
+        raise _cannot_write(path, trouble, span) from None
+
+
+def _flush_directory(directory: Path) -> None:
+    """Makes a rename last; where a directory cannot be opened (Windows, some mounts) there is nothing to do."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, trouble: OSError | ValueError, span: Span | None) -> LrError:
+    help = None
+    match trouble:
+        case FileNotFoundError() | NotADirectoryError():
+            reason, help = f"there is no directory {path.parent}", f"make it first: `mkdir -p {path.parent}`"
+        case PermissionError():
+            reason, help = "no permission", "choose another place with `--out DIR`"
+        case OSError(strerror=str(words)):
+            reason = words.lower()
+        case _:
+            reason = str(trouble)
+    return error("E0609", f"cannot write {path}: {reason}", span, kind=FileTrouble, help=help)
+
+
+def unknown_ending(path: Path, ending: str, known: tuple[str, ...], span: Span | None = None) -> LrError:
+    """E0608: what the file's name ends in, and the endings that are known here."""
+    near = did_you_mean(ending, known) if ending else None
+    listed = f"{', '.join(known[:-1])} and {known[-1]}"
+    what = f"ends in {ending}, which is not a format known here" if ending else "has no ending that says its format"
+    return error("E0608", f"{path.name} {what}", span, kind=FileTrouble,
+                 help=f"did you mean `{path.stem}{near}`? {listed} can be written" if near else
+                 f"{listed} can be written")

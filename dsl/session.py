@@ -1,0 +1,352 @@
+"""A session: names, values, and what is run with them.
+
+In: statements, arrays.  Out: printed results, plots, files, and the state after training.  The command line, the Python
+interface and (later) the REPL and notebook all stand on this one class.  Two sessions share nothing.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsl.errors import Diagnostic, FileTrouble, LrError, Source, Span, did_you_mean, error, warning
+from dsl.ir.node import Node, topological
+from dsl.ir.text import expression
+from dsl.ops.leaves import is_leaf
+from dsl.pipeline import Options, prepare, simplify
+from dsl.runtime.compute import Compute, LeafKey
+from dsl.runtime.printing import compare_expected, format_value
+from dsl.runtime.progress import Progress
+from dsl.runtime.train import Driver, Report
+from dsl.syntax import program
+from dsl.syntax.binding import leaf_key
+from dsl.syntax.elaborate import Elaborator
+from dsl.syntax.parse import parse
+from dsl.syntax.values import Group, LoadedTable, Module, OptimizerRule, Table, TextColumn, UserFunction, Value
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+
+class Session:
+    """Names bound so far and their values.
+
+    precision, seed, device   override the script's header      overrides   `--set name=value`
+    data                      arrays in place of the script's `data` of that name
+    base, out                 where files are read from and written to
+    evaluate                  False only checks (`lr check`): nothing is computed and an absent file is a warning
+    """
+
+    def __init__(self, *, precision: str | None = None, seed: int | None = None, device: str | None = None,
+                 overrides: Mapping[str, Any] | None = None, data: Mapping[str, ArrayLike] | None = None, base: Path | None = None,
+                 out: Path | None = None, evaluate: bool = True, stdout: IO[str] | None = None, stderr: IO[str] | None = None,
+                 interactive: bool = False, quiet: bool = False) -> None:
+        self.given_data = {k: np.asarray(v) for k, v in (data or {}).items()}
+        self.base, self.out = base or Path(), out or Path()
+        self.evaluating, self.quiet = evaluate, quiet
+        self._stdout, self._stderr = stdout, stderr
+        self.values: dict[LeafKey, Any] = {}
+        self.pending: list[program.SharedState] = []
+        self.items: list[program.Item] = []
+        self.failures: list[Diagnostic] = []
+        self.comparing = False
+        self.compared = 0
+        self.steps_before = 0
+        self.reports: list[Report] = []
+        self.elaborator = Elaborator(self, precision=precision, seed=seed, device=device, rebind=interactive,
+                                     overrides={k: str(v) for k, v in (overrides or {}).items()})
+        self.compute = Compute(self.elaborator.origins, self.lookup)
+
+    # ------------------------------------------------------------ streams
+    @property
+    def stdout(self) -> IO[str]:
+        return self._stdout or sys.stdout
+
+    @property
+    def stderr(self) -> IO[str]:
+        return self._stderr or sys.stderr
+
+    # ------------------------------------------------------------ loading
+    def load(self, source: Source) -> list[program.Item]:
+        """Check a whole script, with its `data` and `shared` evaluated; what it would run is returned and kept.
+
+        Raises `LrError` with every diagnostic of the script."""
+        script, problems = parse(source)
+        items, found = self.elaborator.script(script.statements)
+        self._check_given(problems or found)
+        every = sorted([*problems, *found], key=lambda d: d.span.start if d.span and d.span.source is source else -1)
+        if every:
+            raise LrError(*every) if not any(d.code in FILE_CODES for d in every) else FileTrouble(*every)
+        if self.elaborator.device == "cuda":
+            raise error("E0801", "`device cuda`: not in this version", help="run it with `--device numpy` (or `auto`)")
+        self.pending.extend(i for i in items if isinstance(i, program.SharedState))
+        self.items.extend(i for i in items if not isinstance(i, program.SharedState))
+        if self.evaluating:
+            self.allocate()
+        return items
+
+    def _check_given(self, failed: Sequence[Diagnostic]) -> None:
+        unused = set(self.elaborator.overrides) - self.elaborator.used_overrides
+        if unused and not failed:
+            name = min(unused)
+            near = did_you_mean(name, self.elaborator.scope)
+            raise error("E0901", f"`--set {name}=…`: the script has no `let` or `dim` of that name", help=f"did you mean `{near}`?" if near else None, kind=FileTrouble)
+
+    def run(self, items: Sequence[program.Item] | None = None) -> None:
+        """Run what was loaded (or these items), in order."""
+        self.execute(self.items if items is None else items)
+
+    # ------------------------------------------------------------ Host: what elaboration asks
+    def evaluate(self, node: Node) -> Any | None:
+        if not self.evaluating:
+            return None
+        return self.array(node)
+
+    def keep(self, leaf: Node, value: Any) -> None:
+        self.values[leaf_key(leaf)] = value
+
+    def given(self, name: str) -> Any | None:
+        return self.given_data.get(name)
+
+    def load_path(self, path: str) -> Path:
+        return Path(path) if Path(path).is_absolute() else self.base / path
+
+    def load_file(self, kind: str, path: str, options: Mapping[str, Any], span: Span) -> LoadedTable | Any | None:
+        from dsl.runtime import tables
+        place = self.load_path(path)
+        if not place.exists() and not self.evaluating:
+            self.elaborator.warn(warning("E0601", f"no file `{path}`", span, "absent now", help="what depends on it is not checked"))
+            return None
+        try:
+            if kind == "npy":
+                return tables.read_npy(place, span=span)
+            if kind == "npz":
+                arrays = tables.read_npz(place, span=span)
+                return LoadedTable(dict(arrays.columns), arrays.n_rows)
+            reader = tables.read_csv if kind == "csv" else tables.read_parquet
+            table = reader(place, span=span, **options)
+            return LoadedTable(dict(table.columns), table.n_rows)
+        except LrError as problem:
+            raise problem.placed(span) from None
+
+    def split(self, rows: int, test: float, key: int) -> tuple[Any, Any]:
+        from dsl.runtime.tables import split_indices
+        return split_indices(rows, test, key)
+
+    def read_script(self, path: str, span: Span) -> Source:
+        place = self.load_path(path)
+        try:
+            return Source(path, place.read_text(encoding="utf-8-sig"), str(place))
+        except (OSError, UnicodeDecodeError) as problem:
+            raise error("E0601", f"cannot read `{path}`: {_os_words(problem)}", span, kind=FileTrouble) from None
+
+    def read_library(self, name: str) -> Source | None:
+        place = resources.files("dsl").joinpath("library", f"{name}.lr")
+        return Source(f"{name}.lr", place.read_text(encoding="utf-8")) if name.isidentifier() and place.is_file() else None
+
+    # ------------------------------------------------------------ values
+    def sizes(self) -> dict[str, int]:
+        return {name: fact.value for name, fact in self.elaborator.sizes.items()}
+
+    def lookup(self, leaf: Node) -> Any:
+        key = leaf_key(leaf)
+        if key in self.values:
+            return self.values[key]
+        match key[0]:
+            case "step":
+                return np.int64(0)
+            case "training":
+                return np.bool_(False)
+            case "shared":
+                self.allocate()
+                if key in self.values:
+                    return self.values[key]
+                missing = " and ".join(sorted(f"`{s.name}`" for d in leaf.shape for s in d.sizes() if s.name not in self.sizes() and s.value is None))
+                raise error("E0214", f"`{key[1]}` is not allocated: {missing or 'a size'} is not known yet",
+                            help="bind data that determines it, or fix it: `dim d = …`")
+            case "input":
+                raise error("E0407", f"`{key[1]}` has no value here", help=f"give it: `with {key[1]} = …`")
+            case _:
+                raise error("E0407", f"`{key[1]}` has no value yet")
+
+    def allocate(self) -> None:
+        """Give shared variables their starting values, once their sizes are known."""
+        waiting, self.pending = self.pending, []
+        for state in waiting:
+            known = self.sizes()
+            if all(d.evaluate(known) is not None for d in state.leaf.shape) and self._ready(state.start):
+                try:
+                    self.values[leaf_key(state.leaf)] = np.array(self.array(state.start), dtype=state.leaf.dtype)[()]
+                except LrError as problem:
+                    raise problem.placed(state.span) from None
+            else:
+                self.pending.append(state)
+
+    def _ready(self, start: Node) -> bool:
+        return all(leaf_key(n) in self.values for n in topological([start]) if is_leaf(n, "shared", "data"))
+
+    def array(self, node: Node) -> Any:
+        """The value of a graph whose leaves all have one."""
+        if is_leaf(node):
+            return self.lookup(node)
+        return self.compute.values([node], self.sizes())[0]
+
+    # ------------------------------------------------------------ running
+    def execute(self, items: Sequence[program.Item]) -> None:
+        for item in items:
+            try:
+                self.command(item)
+            except LrError as problem:
+                raise problem.placed(item.span) from None
+
+    def command(self, item: program.Item) -> None:
+        match item:
+            case program.Print():
+                self.print(item)
+            case program.Show(items=items):
+                for name, value in items:
+                    self.stdout.write(self.shown(name, value) + "\n")
+            case program.Train():
+                self.train(item)
+            case program.Plot():
+                self.plot(item)
+            case program.SaveValue(name=name, value=value, path=path):
+                from dsl.runtime.files import save_value
+                save_value(self.output_path(path), name, np.asarray(self.array(value)))
+            case program.Assert(condition=condition, reason=reason):
+                if not np.all(self.array(condition)):
+                    raise error("E0706", reason or "this assertion does not hold", item.span, "false")
+            case program.Test():
+                if self.comparing:
+                    self.test(item)
+            case _:
+                raise AssertionError(item)
+
+    def test(self, item: program.Test) -> None:
+        from dataclasses import replace
+        try:
+            self.execute(item.body)
+        except LrError as problem:
+            first, *rest = problem.diagnostics
+            raise type(problem)(replace(first, notes=(*first.notes, f"in test \"{item.name}\"")), *rest) from None
+
+    def plain(self, value: Value) -> Any:
+        """A value as what is printed: arrays, texts, tuples of them."""
+        match value:
+            case Node():
+                return self.array(value)
+            case Group(items):
+                return tuple(self.plain(i) for i in items)
+            case TextColumn(values=values):
+                return values
+            case Table(name, columns, rows):
+                return f"table {name}: {rows} rows, columns {', '.join(columns)}"
+            case UserFunction() | OptimizerRule() | Module():
+                return "a definition"
+            case str():
+                return value
+
+    def printed(self, value: Any) -> str:
+        if isinstance(value, tuple):
+            return f"({', '.join(map(self.printed, value))}{',' if len(value) == 1 else ''})"
+        return format_value(value)
+
+    def print(self, item: program.Print) -> None:
+        text = " ".join(self.printed(self.plain(v)) for v in item.items)
+        self.stdout.write(text + "\n")
+        if item.expected is not None and self.comparing:
+            self.compared += 1
+            reason = compare_expected(text, item.expected)
+            if reason:
+                found = error("E0707", f"this prints {text}", item.expected_span or item.span, reason)
+                self.failures.append(found.diagnostic)
+
+    def output_path(self, path: str) -> Path:
+        place = Path(path) if Path(path).is_absolute() else self.out / path
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise error("E0602", f"cannot write `{path}`: {_os_words(problem)}", kind=FileTrouble) from None
+        return place
+
+    def plot(self, item: program.Plot) -> None:
+        from dsl.runtime import plots
+        marks: list[plots.Mark] = []
+        for mark in item.marks:
+            arrays = [np.atleast_1d(np.asarray(self.array(node))) for _, node in mark.arrays]
+            names = [name for name, _ in mark.arrays]
+            match mark.kind:
+                case "hist":
+                    marks.append(plots.Hist(arrays[0], mark.bins, names[0]))
+                case "heatmap":
+                    marks.append(plots.Heatmap(np.atleast_2d(arrays[0]), names[0]))
+                case _:
+                    if len(arrays) == 1:
+                        arrays, names = [np.arange(len(arrays[0])), arrays[0]], ["", names[0]]
+                    kind = plots.Scatter if mark.kind == "scatter" else plots.Line
+                    marks.append(kind(arrays[0], arrays[1], x_name=names[0], y_name=names[1]))
+        plots.draw(marks, item.title, item.path, self.out, stream=self.stdout, span=item.span)
+
+    # ------------------------------------------------------------ training
+    def progress(self, total: int, unit: str) -> Progress:
+        return Progress(total, unit, stream=self.stderr, interactive=False if self.quiet else None, quiet=self.quiet)
+
+    def train(self, plan: program.Train, stop_early: Callable[[Report], bool] | None = None) -> Report:
+        driver = Driver(self, plan, stop_early)
+        report = driver.report
+        try:
+            driver.run()
+        finally:
+            self.steps_before += report.steps
+            self.reports.append(report)
+        return report
+
+    # ------------------------------------------------------------ showing
+    def names(self) -> dict[Node, str]:
+        """Simplified nodes of named values, so that formulas are shown in the user's names."""
+        named: dict[Node, str] = {}
+        for name, symbol in self.elaborator.scope.items():
+            if symbol.kind in ("let", "model", "cost", "metric") and isinstance(symbol.value, Node) and symbol.value.op.name == "alias":
+                (simple,) = prepare([symbol.value], self.options())
+                if simple.args:
+                    named.setdefault(simple, name)
+        return named
+
+    def options(self, trace: Any = None) -> Options:
+        return Options(trace=trace, origins=self.elaborator.origins)
+
+    def shown(self, name: str, value: Value) -> str:
+        """A named expression as a formula; a derivative written out, in the user's names."""
+        match value:
+            case Node():
+                from dsl.ops.calculus import contains_derivatives
+                if contains_derivatives([value]):
+                    (written,) = prepare([value], self.options())
+                    return expression(written, {n: k for n, k in self.names().items() if k != name})
+                inner = value.args[0] if value.op.name == "alias" else value
+                return expression(inner)
+            case Group(items):
+                return f"({', '.join(self.shown(name, i) for i in items)})"
+            case UserFunction(definition):
+                return definition.span.text
+            case OptimizerRule(definition):
+                return definition.span.text
+            case _:
+                return str(self.plain(value))
+
+    def simplified(self, node: Node, trace: Any = None) -> Node:
+        return simplify([node], self.options(trace))[0]
+
+
+FILE_CODES = frozenset({"E0601", "E0602"})
+
+
+def _os_words(problem: Exception) -> str:
+    return problem.strerror or str(problem) if isinstance(problem, OSError) else "it is not UTF-8 text"
+
+
