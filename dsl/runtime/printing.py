@@ -1,27 +1,27 @@
 """Values as text: what `print` shows, and whether what was printed is what `#>` expected.
 
-In: a number, a bool, text, a tuple or an array.  Out: text with the fewest digits that read back the same.
+In: a number, a bool, text, a tuple or an array.  Out: text; scalars with the fewest digits that read back the same.
 """
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-EDGE = 10              # rows and columns shown at each corner of a long array
-LONGEST = 20           # a side up to here is shown whole
-_LINE_WIDTH = 88
+LONGEST_SIDE = 20      # an array with a longer side shows its corners only
+CORNER = 3             # elements at each end of an axis in that case
 
 
+# ---------------------------------------------------------------- printing
 def format_value(value: Any) -> str:
     """`value` as `print` shows it.
 
-    Scalars (Python's, NumPy's, arrays without axes): the shortest digits that read back the same in their own dtype,
-    floats with `.0`, a large or small exponent as `1e+20`, `nan`, `inf`, `-0.0`; `true`, `false`.  Text as it is.  A
-    tuple: its items separated by spaces.  Arrays: NumPy's `str` with `true` and `false`, where an array with a side
-    longer than 20 shows its corners, 10 on each side, and `...` between.
+    Scalars (Python's, NumPy's, arrays without axes): see `format_scalar`.  Text as it is.  A tuple: its items with one
+    space between.  Arrays: NumPy's `str` (8 digits, lines of 75 characters) with `true` and `false`; if a side is longer
+    than 20, every axis longer than 6 is cut to its first and last 3 with `...` between, as NumPy cuts arrays of more
+    than 1000 elements.  The process's `np.set_printoptions` has no say.
     """
     if isinstance(value, tuple):
         return " ".join(map(format_value, value))
@@ -30,37 +30,71 @@ def format_value(value: Any) -> str:
 
 
 def format_scalar(value: Any) -> str:
-    """One number, bool or text."""
+    """One number, bool or text: the shortest digits that read back the same in the number's own dtype.
+
+    Floats keep `.0`, and are written as `1e+16`, `1e-05` where Python or NumPy (float32) does so; `nan`, `inf`, `-0.0`.
+    """
     match value:
         case bool() | np.bool_():
             return "true" if value else "false"
-        case np.float64():
+        case float():                                   # NumPy's float64 is one too
             return repr(float(value))
-        case np.floating():
-            # NumPy's shortest digits for the dtype, in the layout that Python's repr has
-            digits = np.format_float_scientific(value, trim="-")
-            return repr(float(digits)) if "e" in digits else digits
         case _:
             return str(value)
 
 
 def _format_array(array: np.ndarray[Any, Any]) -> str:
-    long = any(extent > LONGEST for extent in array.shape)
     formatter: dict[str, Any] = {}
     if array.dtype == np.bool_:
-        formatter["bool"] = lambda truth: "true" if truth else "false"
-    elif array.dtype == object:
-        formatter["object"] = str
-    # NumPy summarises by the number of all elements; the rule here is by side, so the threshold only says yes or no.
-    # Its corners cut every axis longer than two edges, hence only those longer than 20.
-    text = np.array2string(array, max_line_width=_LINE_WIDTH, separator=" ", edgeitems=EDGE,
-                           threshold=0 if long else array.size + 1, floatmode="maxprec", formatter=formatter or None,
-                           precision=17 if array.dtype == np.float64 else None)
-    return _align_words(text, array) if array.dtype == np.bool_ else text
+        mixed = array.any() and not array.all()
+        formatter["bool"] = lambda truth: (" true" if mixed else "true") if truth else "false"
+    elif array.dtype == object or array.dtype.kind == "U":
+        formatter["all"] = str
+    long = any(side > LONGEST_SIDE for side in array.shape)
+    with np.printoptions(precision=8, threshold=0 if long else array.size + 1, edgeitems=CORNER, linewidth=75,
+                         suppress=False, nanstr="nan", infstr="inf", sign="-", floatmode="maxprec",
+                         formatter=formatter or None, legacy=False):
+        return str(array)
 
 
-def _align_words(text: str, array: np.ndarray[Any, Any]) -> str:
-    """`true` padded to the width of `false` when both occur, as NumPy pads its own words."""
-    if array.all() or not array.any():
-        return text
-    return re.sub(r"\btrue\b", " true", text)
+# ---------------------------------------------------------------- comparing with `#>`
+_NUMBER = r"(?<![\w.])[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|nan|inf)(?![\w])"
+_TOKEN = re.compile(rf"(?P<number>{_NUMBER})|\w+|\.\.\.|\S")
+
+
+def compare_expected(printed: str, expected: str) -> str | None:
+    """None if `printed` is what the text after `#>` expects, else the reason in words.
+
+    White space and line breaks do not count.  Numbers agree if they differ by at most half a unit of the last digit that
+    the expected text shows (`2.0` stands for 1.95 to 2.05, `1e3` for 500 to 1500), nan agrees with nan, infinities with
+    their like; words and signs such as brackets agree if they are the same.
+    """
+    ours, theirs = list(_TOKEN.finditer(printed)), list(_TOKEN.finditer(expected))
+    for got, wanted in zip(ours, theirs, strict=False):
+        reason = _differ(got, wanted)
+        if reason:
+            return reason
+    if len(ours) > len(theirs):
+        return f"`{ours[len(theirs)].group()}` is printed after what was expected"
+    if len(ours) < len(theirs):
+        return f"`{theirs[len(ours)].group()}` was expected, and nothing more is printed"
+    return None
+
+
+def _differ(got: re.Match[str], wanted: re.Match[str]) -> str | None:
+    text, goal = got.group(), wanted.group()
+    if text == goal:
+        return None
+    if not (got["number"] and wanted["number"]):
+        return f"`{goal}` was expected, and `{text}` is printed"
+    ours, theirs = Decimal(text), Decimal(goal)
+    if ours.is_nan() or theirs.is_nan() or ours.is_infinite() or theirs.is_infinite():
+        same = (ours.is_nan() and theirs.is_nan()) or (not ours.is_nan() and not theirs.is_nan() and ours == theirs)
+        return None if same else f"{goal} was expected, and {text} is printed"
+    exponent = theirs.as_tuple().exponent
+    assert isinstance(exponent, int)
+    half_unit = Decimal(5).scaleb(exponent - 1)
+    distance = abs(ours - theirs)
+    if distance <= half_unit:
+        return None
+    return f"{goal} was expected, and {text} is printed: {distance:.3g} apart, where {half_unit:g} is allowed"
