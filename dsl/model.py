@@ -18,7 +18,7 @@ import numpy as np
 from dsl.errors import FileTrouble, LrError, Source, Span, did_you_mean, error
 from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim, Size
-from dsl.ops.leaves import is_leaf, leaf, leaf_name
+from dsl.ops.leaves import TRAINING, is_leaf, leaf, leaf_name
 from dsl.runtime.compute import solve_sizes
 from dsl.runtime.train import Batch, Driver, Report
 from dsl.session import Session
@@ -289,8 +289,11 @@ class _Step:
         if len(lengths) > 1:
             raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step", help="all rows of a step go together")
         rows = lengths.pop() if lengths else 1
-        driver.__dict__.pop("sizes_by_length", None)
+        driver.sizes_by_length = {}
         driver.rows = driver.total = driver.batch = rows
+        for function in driver.functions:
+            function.fill(session.values, session.compute)
+            driver.set_constant(function, leaf_key(TRAINING), np.bool_(True))
         with np.errstate(all="ignore"):
             driver.step(Batch(0, 0, rows, True), 0, 1)
         session.steps_before += 1

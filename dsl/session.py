@@ -6,7 +6,7 @@ interface and (later) the REPL and notebook all stand on this one class.  Two se
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class Session:
         self.items: list[program.Item] = []
         self.failures: list[Diagnostic] = []
         self.comparing = False
-        self.compared = 0
+        self.checked = 0
         self.steps_before = 0
         self.reports: list[Report] = []
         self.elaborator = Elaborator(self, precision=precision, seed=seed, device=device, rebind=interactive,
@@ -219,6 +219,7 @@ class Session:
                 from dsl.runtime.files import save_value
                 save_value(self.output_path(path), name, np.asarray(self.array(value)))
             case program.Assert(condition=condition, reason=reason):
+                self.checked += 1
                 if not np.all(self.array(condition)):
                     raise error("E0706", reason or "this assertion does not hold", item.span, "false")
             case program.Test():
@@ -260,7 +261,7 @@ class Session:
         text = " ".join(self.printed(self.plain(v)) for v in item.items)
         self.stdout.write(text + "\n")
         if item.expected is not None and self.comparing:
-            self.compared += 1
+            self.checked += 1
             reason = compare_expected(text, item.expected)
             if reason:
                 found = error("E0707", f"this prints {text}", item.expected_span or item.span, reason)
@@ -296,8 +297,8 @@ class Session:
     def progress(self, total: int, unit: str) -> Progress:
         return Progress(total, unit, stream=self.stderr, interactive=False if self.quiet else None, quiet=self.quiet)
 
-    def train(self, plan: program.Train, stop_early: Callable[[Report], bool] | None = None) -> Report:
-        driver = Driver(self, plan, stop_early)
+    def train(self, plan: program.Train) -> Report:
+        driver = Driver(self, plan)
         report = driver.report
         try:
             driver.run()

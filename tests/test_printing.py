@@ -80,3 +80,8 @@ def test_not_as_expected(printed, expected, reason):
 def test_any_text_can_be_compared(printed, expected):
     assert compare_expected(printed, printed) is None
     assert compare_expected(printed, expected) is None or isinstance(compare_expected(printed, expected), str)
+
+
+def test_numbers_beyond_all_exponents():
+    assert compare_expected("1e99999999999999999999", "2e99999999999999999999")
+    assert compare_expected("1e999999999", "1")

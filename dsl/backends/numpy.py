@@ -1,7 +1,7 @@
 """The reference backend: NumPy, one op at a time.
 
-In: graphs.  Out: a plan (a list of calls in order, lengths resolved per call) that runs them.  Sizes are run-time values:
-attributes that hold lengths are evaluated when the plan meets new sizes, and nothing else changes.
+In: graphs.  Out: a Python function of their leaves, one line a node, each a call of the op's `numpy` column.  Sizes are
+run-time values: attributes that hold lengths are evaluated when new sizes are met, and nothing else changes.
 """
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim
 from dsl.ops.leaves import is_leaf
 from dsl.ops.table import Fault
-
-Call = tuple[Callable[..., Any], tuple[int, ...], dict[str, Any], int]
 
 
 def holds_dims(value: Any) -> bool:
@@ -39,67 +37,78 @@ def resolve(value: Any, sizes: Mapping[str, int]) -> Any:
 
 
 class NumpyExecutable:
-    """A plan over numbered slots: leaves first, then one slot a node."""
+    """A graph as a Python function: one argument a leaf, one line an op."""
 
     def __init__(self, roots: Sequence[Node]) -> None:
         order = topological(roots)
         self.leaves = tuple(n for n in order if is_leaf(n))
-        self.nodes = [n for n in order if not is_leaf(n)]
-        slot = {node: i for i, node in enumerate([*self.leaves, *self.nodes])}
-        self.results = [slot[r] for r in roots]
-        self.constants: list[Any] = [None] * len(slot)
-        self.calls: list[Call] = []
-        self.sized: list[tuple[int, dict[str, Any]]] = []
-        self.call_nodes: list[Node] = []
-        self.sizes: dict[str, int] = {}
+        self.nodes: list[Node] = []
+        self.attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        names = {node: f"v{i}" for i, node in enumerate(order)}
+        scope: dict[str, Any] = {}
+        lines = [f"def run({', '.join(names[n] for n in self.leaves)}):"]
         with np.errstate(all="ignore"):
-            for node in self.nodes:
-                attrs = dict(node.attrs)
-                assert node.op.numpy is not None, f"{node.op} has no NumPy meaning"
-                if not node.args and not any(map(holds_dims, attrs.values())):
-                    self.constants[slot[node]] = node.op.numpy(**attrs)
+            for node in order:
+                if is_leaf(node):
                     continue
-                if any(map(holds_dims, attrs.values())):
-                    self.sized.append((len(self.calls), attrs))
-                    attrs = {}
-                self.calls.append((node.op.numpy, tuple(slot[a] for a in node.args), attrs, slot[node]))
-                self.call_nodes.append(node)
-        self.resolved = not self.sized
+                attrs, name = dict(node.attrs), names[node]
+                assert node.op.numpy is not None, f"{node.op} has no NumPy meaning"
+                sized = any(map(holds_dims, attrs.values()))
+                if not node.args and not sized:
+                    scope[name] = node.op.numpy(**attrs)
+                    continue
+                scope[f"f_{name}"] = node.op.numpy
+                operands = [names[a] for a in node.args]
+                if attrs:
+                    resolved = scope[f"a_{name}"] = {} if sized else attrs
+                    operands.append(f"**a_{name}")
+                    if sized:
+                        self.attributes.append((resolved, attrs))
+                lines.append(f"  {name} = f_{name}({', '.join(operands)})")
+                self.nodes.append(node)
+        lines.append(f"  return ({', '.join(names[r] for r in roots)},)")
+        self.constants = {n: scope[names[n]] for n in order if names[n] in scope}
+        exec(compile("\n".join(lines), "<graph>", "exec"), scope)
+        self.function: Callable[..., tuple[Any, ...]] = scope["run"]
+        self.sizes: dict[str, int] | None = None
 
     def set_sizes(self, sizes: Mapping[str, int]) -> None:
-        if self.resolved and sizes == self.sizes:
-            return
-        for position, attrs in self.sized:
-            function, args, _, target = self.calls[position]
-            self.calls[position] = function, args, {k: resolve(v, sizes) for k, v in attrs.items()}, target
-        self.sizes, self.resolved = dict(sizes), True
+        """The lengths from now on: attributes that hold sizes are evaluated, nothing else changes."""
+        if sizes != self.sizes:
+            for resolved, attrs in self.attributes:
+                resolved.update((k, resolve(v, sizes)) for k, v in attrs.items())
+            self.sizes = dict(sizes)
 
     def __call__(self, values: Mapping[Node, Any], sizes: Mapping[str, int]) -> list[Any]:
         """The roots' values; `values` gives every leaf's."""
         self.set_sizes(sizes)
         with np.errstate(all="ignore"):
-            return self.run([values[leaf] for leaf in self.leaves])
+            return list(self.run([values[leaf] for leaf in self.leaves]))
 
-    def run(self, leaves: Sequence[Any]) -> list[Any]:
+    def run(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
         """As a call, for leaf values in the order of `leaves`, sizes set before and warnings already silenced."""
-        slots = self.constants.copy()
-        slots[:len(leaves)] = leaves
         try:
-            for function, args, attrs, target in self.calls:
-                slots[target] = function(*[slots[a] for a in args], **attrs)
+            return self.function(*leaves)
         except Fault as fault:
-            at = next(i for i, call in enumerate(self.calls) if call[3] == target)
-            raise FaultAt(fault, self.call_nodes[at]) from None
-        return [slots[r] for r in self.results]
+            raise FaultAt(fault, self.nodes[_line(fault) - 2]) from None
 
     def trace(self, leaves: Sequence[Any]) -> dict[Node, Any]:
         """Every node's value, in order, for finding where a nan began."""
-        slots = self.constants.copy()
-        slots[:len(leaves)] = leaves
-        seen = dict(zip(self.leaves, leaves, strict=True))
-        for (function, args, attrs, target), node in zip(self.calls, self.call_nodes, strict=True):
-            slots[target] = seen[node] = function(*[slots[a] for a in args], **attrs)
+        seen = dict(zip(self.leaves, leaves, strict=True)) | self.constants
+        for node in self.nodes:
+            attrs = {k: resolve(v, self.sizes or {}) for k, v in node.attrs}
+            assert node.op.numpy is not None
+            seen[node] = node.op.numpy(*[seen[a] for a in node.args], **attrs)
         return seen
+
+
+def _line(fault: Fault) -> int:
+    """The line of the graph's function that a fault came from."""
+    trace = fault.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != "<graph>":
+        trace = trace.tb_next
+    assert trace is not None
+    return trace.tb_lineno
 
 
 class NumpyBackend:

@@ -233,10 +233,8 @@ def derived(kind: Literal["floordiv", "max", "min", "wide"], left: DimLike, righ
         assert value is not None
         return Dim.of(value)
     match kind:
-        case "floordiv" if right.constant and all(c % right.constant == 0 for _, c in left.terms):
-            return Dim(tuple((m, c // right.constant) for m, c in left.terms))
-        case "floordiv" if right != ZERO and right == left:
-            return ONE
+        case "floordiv" if len(right.terms) == 1 and (quotient := _quotient(left, *right.terms[0])) is not None:
+            return quotient
         case "max" | "min":
             gap = (left - right).constant
             if gap is not None:
@@ -255,8 +253,31 @@ def derived(kind: Literal["floordiv", "max", "min", "wide"], left: DimLike, righ
     return Dim.of(Derived(kind, left, right))
 
 
+def _quotient(left: Dim, divisor: Monomial, coefficient: int) -> Dim | None:
+    """`left` over one monomial if every term divides (`n*d // n` is `d`, also where `n` turns out to be 0)."""
+    terms = []
+    for monomial, c in left.terms:
+        rest = list(monomial)
+        for atom in divisor:
+            if atom not in rest:
+                return None
+            rest.remove(atom)
+        if c % coefficient:
+            return None
+        terms.append((tuple(rest), c // coefficient))
+    return Dim._collect(terms)
+
+
 def _never_negative(dim: Dim) -> bool:
-    return all(c >= 0 for _, c in dim.terms)
+    return all(c >= 0 and all(map(_atom_never_negative, m)) for m, c in dim.terms)
+
+
+def _atom_never_negative(atom: Atom) -> bool:
+    """Lengths count something, so a size variable is at least 0; what is derived from them need not be."""
+    if isinstance(atom, Size):
+        return True
+    left, right = _never_negative(atom.left), _never_negative(atom.right)
+    return left or right if atom.kind == "max" else left and right
 
 
 def product(shape: Iterable[DimLike]) -> Dim:
@@ -308,8 +329,8 @@ def shape_text(shape: Iterable[DimLike]) -> str:
 class TypeFault(Exception):
     """An op does not accept these types; the caller adds the place.
 
-    `kind` picks the error code, `dims` are the sizes whose origin helps the reader, `args` positions of the operands
-    at fault."""
+    `kind` picks the error code, `dims` are the sizes whose origin helps the reader, `operands` positions of the
+    operands at fault."""
 
     def __init__(self, message: str, *, kind: str = "shape", detail: str = "", help: str | None = None,
                  dims: Iterable[Dim] = (), operands: Iterable[int] = ()) -> None:
@@ -320,7 +341,7 @@ class TypeFault(Exception):
 
 @dataclass(frozen=True)
 class Requirement:
-    """What must hold of two lengths once they are known: `equal`, or `broadcast` (one may be 1)."""
+    """What must hold of two lengths once they are known: `equal`, or `broadcast` (an anonymous one may be 1)."""
 
     kind: Literal["equal", "broadcast", "index"]
     left: Dim
@@ -378,11 +399,6 @@ class Shapes:
             return right
         if not (left.anonymous or right.anonymous):
             return self.equal(left, right)
-        agreed = decide(left, right)
-        if agreed is not None and agreed:
-            return left
-        if agreed is False and left.constant is not None and right.constant is not None:
-            return None
         self.requirements.append(Requirement("broadcast", left, right))
         if left.anonymous and right.anonymous:
             return derived("wide", left, right)

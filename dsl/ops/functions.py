@@ -5,8 +5,8 @@ and row-wise ops that are marked `surface` in the op table need no row here: the
 
 Parameters are written `name`, `name=default` or `*name`; what an argument may be follows from the parameter's name:
 
-    axis keepdims ddof   literals            shape n m length   sizes (ints or dims; a shape is a tuple or one int)
-    parts                several arrays      everything else    an array
+    axis axes keepdims ddof k   literals              shape reps n m   sizes (ints or dims; a shape is a tuple or one int)
+    parts                       several arrays        everything else  an array
 """
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from dsl.ops.composite import softplus
 from dsl.ops.leaves import STEP
 from dsl.ops.linalg import matmul
 from dsl.ops.random import draw
-from dsl.ops.reduction import cumsum, log_softmax, mean, std, sum_
+from dsl.ops.reduction import cumsum, log_softmax, max_, mean, min_, std, sum_
 from dsl.ops.scalar import abs as absolute
-from dsl.ops.scalar import cast_op, eq, ge, le, lt, mul, select, sqr, stop_grad, xlogy
+from dsl.ops.scalar import cast_op, eq, ge, le, lt, mul, select, sqr, stop_grad, xlog1py, xlogy
 from dsl.ops.shape import (
     argsort,
     concat,
@@ -37,6 +37,7 @@ from dsl.ops.shape import (
     move_axis,
     one_hot,
     reshape,
+    size_float,
     sort,
     take_along_last,
     transpose,
@@ -69,8 +70,7 @@ class Parameter:
     variadic: bool = False
 
     def __str__(self) -> str:
-        shown = {None: "none", True: "true", False: "false"}.get(self.default, self.default) \
-            if not isinstance(self.default, int) or isinstance(self.default, bool) else self.default
+        shown = "none" if self.default is None else str(self.default).lower()
         return f"*{self.name}" if self.variadic else self.name if self.required else f"{self.name} = {shown}"
 
 
@@ -301,12 +301,10 @@ def _arange(context: Context, start: Node, stop: Node | None = None, step: Node 
 
 def _linspace(context: Context, start: Node, stop: Node, n: Dim) -> Node:
     p = context.precision
-    first, last, index = cast(start, p), cast(stop, p), cast(iota(length=n), p)
-    spans = derived("max", n - 1, ONE)
-    gaps = constant(spans.constant, p) if spans.constant is not None else cast(dim(dim=spans), p)
+    first, last = cast(cast(start, p), "float64"), cast(cast(stop, p), "float64")   # as NumPy: in float64, rounded once
+    index, gaps = cast(iota(length=n), "float64"), size_float([derived("max", n - 1, ONE)], "float64")
     inner = index * ((last - first) / gaps) + first
-    at_end = eq(index, gaps)
-    return select(at_end, last, inner)                                              # type: ignore[no-any-return]
+    return cast(select(eq(index, gaps), last, inner), p)
 
 
 def _like(value: int) -> Callable[..., Node]:
@@ -413,6 +411,8 @@ def as_dim(x: Node) -> Dim:
 
 # ---------------------------------------------------------------- products and losses
 def _dot(context: Context, a: Node, b: Node) -> Node:
+    if b.rank > 2:
+        raise TypeFault(f"`dot` takes vectors and matrices, not {shape_text(b.shape)}", kind="rank", help="use `@` for stacks of matrices")
     result: Node = mul(a, b, precision=context.precision) if not a.rank or not b.rank else matmul(a, b)
     return result
 
@@ -439,12 +439,12 @@ def _huber(context: Context, r: Node, delta: Node) -> Node:
 
 def _bce(context: Context, p: Node, y: Node) -> Node:
     p, y = _floats(context, p, y)
-    return -(xlogy(y, p) + xlogy(1 - y, 1 - p))                                     # type: ignore[no-any-return]
+    return -(xlogy(y, p) + xlog1py(1 - y, -p))                                     # type: ignore[no-any-return]
 
 
 def _bce_logits(context: Context, z: Node, y: Node) -> Node:
     z, y = _floats(context, z, y)
-    return softplus(z) - y * z                                                      # type: ignore[no-any-return]
+    return y * softplus(-z) + (1 - y) * softplus(z)                                 # type: ignore[no-any-return]
 
 
 def _xent(context: Context, z: Node, classes: Node) -> Node:
@@ -510,7 +510,8 @@ def _standardize(context: Context, A: Node, like: Node | None = None) -> Node:
         raise TypeFault("`standardize` takes an array of rows", kind="rank")
     axes = (-model.rank,)
     spread = std(model, axes=axes, keepdims=False)
-    return (A - mean(model, axes=axes, keepdims=False)) / select(eq(spread, 0), 1.0, spread)   # type: ignore[no-any-return]
+    constant_column = eq(max_(model, axes=axes, keepdims=False), min_(model, axes=axes, keepdims=False))    # whatever rounding makes of its deviation
+    return (A - mean(model, axes=axes, keepdims=False)) / select(constant_column, 1.0, spread)   # type: ignore[no-any-return]
 
 
 def _stop(context: Context, x: Node) -> Node:

@@ -96,9 +96,10 @@ def _extreme(function: Any, name: str) -> Any:
             raise Fault("E0705", f"`{name}` of no elements", "check the size first, or join a starting value")
         y = function(x, axis=axes, keepdims=keepdims)
         if x.dtype.kind == "f" and np.any(y == 0):           # the sign of a zero does not depend on the order
-            signs = function(np.where(x == 0, np.copysign(1.0, x), 0 * x), axis=axes, keepdims=keepdims)
-            zero = np.where(signs > 0, 0.0, -0.0) if name == "max" else np.where(signs < 0, -0.0, 0.0)
-            y = np.where(y == 0, zero.astype(x.dtype), y)[()]
+            wanted = np.signbit(x) == (name == "min")
+            found = np.any((x == 0) & wanted, axis=axes, keepdims=keepdims)
+            zero = np.where(found == (name == "max"), 0.0, -0.0)
+            y = np.where(y == 0, zero, y).astype(x.dtype)[()]
         return y
     return run
 
@@ -120,15 +121,18 @@ def _arg(function: Any, name: str) -> Any:
     return run
 
 
+def _count(x: Any, axes: Axes) -> Any:
+    return np.float64(math.prod(x.shape[a] for a in axes))
+
+
 def _mean(x: Any, axes: Axes, keepdims: bool) -> Any:
-    return np.mean(x, axis=axes, keepdims=keepdims, dtype=_wide(x.dtype)).astype(x.dtype) if axes else x
+    return (np.sum(x, axis=axes, keepdims=keepdims, dtype=_wide(x.dtype)) / _count(x, axes)).astype(x.dtype) if axes else x
 
 
 def _var(x: Any, axes: Axes, keepdims: bool, ddof: int = 0) -> Any:
     wide = x.astype(np.float64) if x.dtype == np.float32 else x
-    count = math.prod(x.shape[a] for a in axes)
-    centred = wide - np.mean(wide, axis=axes, keepdims=True)
-    return (np.sum(centred * centred, axis=axes, keepdims=keepdims) / np.float64(count - ddof)).astype(x.dtype)
+    centred = wide - np.sum(wide, axis=axes, keepdims=True) / _count(x, axes)
+    return (np.sum(centred * centred, axis=axes, keepdims=keepdims) / (_count(x, axes) - ddof)).astype(x.dtype)
 
 
 def _std(x: Any, axes: Axes, keepdims: bool, ddof: int = 0) -> Any:
@@ -229,7 +233,7 @@ def _logic(shapes: Shapes, x: ArrayType, axes: Axes, keepdims: bool) -> ArrayTyp
 
 
 def _index(shapes: Shapes, x: ArrayType, axes: Axes, keepdims: bool) -> ArrayType:
-    return reduced(_nonempty(shapes, x, axes, True), (), True) and reduced(x, axes, keepdims, "int64")
+    return _nonempty(shapes, x, axes, keepdims).with_dtype("int64")
 
 
 any_ = array("any", "x", "Whether any element is true.", infer=_logic, numpy=lambda x, axes, keepdims: np.any(x, axis=axes, keepdims=keepdims), unit=False, surface=True, **R)
@@ -293,12 +297,10 @@ other_product = array("other_product", "x", "For each element the product of the
 
 
 def shift(x: Node, fill: float, reverse: bool = False) -> Node:
-    """The last axis moved on by one, `fill` coming in."""
-    n = x.shape[-1]
+    """The last axis moved on by one (back if `reverse`), `fill` coming in."""
     edge = expand(constant(fill, x.dtype), (*x.shape[:-1], ONE))
-    rest = slice_axis(x, -1, 1, n - 1) if reverse else slice_axis(x, -1, 0, n - 1)
-    result: Node = concat(rest, edge, axis=-1) if reverse else concat(edge, rest, axis=-1)
-    return result
+    longer = concat(x, edge, axis=-1) if reverse else concat(edge, x, axis=-1)
+    return slice_axis(longer, -1, 1 if reverse else 0, x.shape[-1])
 
 
 def _running(function: Any) -> Any:

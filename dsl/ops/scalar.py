@@ -56,19 +56,24 @@ def _minimum(a: Any, b: Any) -> Any:
 
 
 def _clip(x: Any, low: Any, high: Any) -> Any:
-    return np.minimum(np.maximum(x, low), high)
+    return _minimum(_maximum(x, low), high)
 
 
 def _cast(x: Any, dtype: str) -> Any:
     if np.dtype(dtype).kind == "i" and x.dtype.kind == "f":
-        bounds = np.iinfo(dtype)
-        fits = (x > float(bounds.min) - 1) & (x < float(bounds.max) + 1) if dtype == "int32" else \
-            (x >= -2.0 ** 63) & (x < 2.0 ** 63)
+        limit = 2.0 ** 31 if dtype == "int32" else 2.0 ** 63                          # exact in both float dtypes
+        whole = np.trunc(x)
+        fits = (whole >= -limit) & (whole < limit)
         if not np.all(fits):
             worst = x[~fits].flat[0] if isinstance(x, np.ndarray) else x
             raise Fault("E0704", f"`int` of {worst} has no value in {dtype}",
                         "replace it first, for example `int(where(isfinite(x), x, 0))`")
     return x.astype(dtype)
+
+
+def _whole(function: Any) -> Any:
+    """A rounding, which leaves integers as they are."""
+    return lambda x: x if x.dtype.kind == "i" else function(x)
 
 
 def _sigmoid(x: Any) -> Any:
@@ -96,11 +101,10 @@ def _one_sided(y: Node, a: Node, b: Node, beats: Any) -> tuple[Any, Any]:
 
 
 def _pow_partials(y: Node, a: Node, b: Node) -> tuple[Any, Any]:
-    log, isnan_guard = TABLE["log"], TABLE["ge"](b, 0)
     by_base = b * TABLE["pow"](a, b - 1) if is_literal(b) else where(_is_zero(b), 0, b * TABLE["pow"](a, b - 1))
     if is_literal(b) and b.op is const and b.attr("literal").value == 0:
         by_base = constant(0, a.dtype)
-    by_exponent = None if b.op is const else where(_is_zero(a) & isnan_guard, 0, y * log(a))
+    by_exponent = None if b.op is const else where(_is_zero(a) & (b >= 0), 0, y * log(a))
     return by_base, by_exponent
 
 
@@ -164,6 +168,8 @@ log1p = E("log1p", "x", "float", "`log(1 + x)`, exact near 0.", numpy=np.log1p, 
 logaddexp = E("logaddexp", "a b", "float", "`log(exp(a) + exp(b))` without overflow.", numpy=np.logaddexp, surface=True, commutative=True, partials=_logaddexp_partials)
 xlogy = E("xlogy", "x y", "float", "`x * log(y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlogy"), surface=True, domain=(0.1, 4.0),
           partials=lambda r, x, y: (log(y), where(_is_zero(x), 0, x / y)))
+xlog1py = E("xlog1py", "x y", "float", "`x * log1p(y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlog1py"), domain=(0.1, 4.0),
+          partials=lambda r, x, y: (log1p(y), where(_is_zero(x), 0, x / (1 + y))))
 
 # ---------------------------------------------------------------- powers and signs
 sqrt  = E("sqrt",  "x", "float", "Square root.", numpy=np.sqrt, surface=True, domain=(0.1, 5.0), partials=lambda y, x: (0.5 / y,))
@@ -172,9 +178,9 @@ sqr   = E("sqr",   "x", "same",  "`x * x`.", numpy=np.square, surface=True, part
 abs   = E("abs",   "x", "same",  "Absolute value; gradient 0 at 0.", numpy=np.abs, surface=True, partials=lambda y, x: (sign(x),))
 sign  = E("sign",  "x", "same",  "-1, 0 or 1.", numpy=np.sign, surface=True, partials=NONE)
 hypot = E("hypot", "a b", "float", "`sqrt(a*a + b*b)` without overflow; gradient 0 at the origin.", numpy=np.hypot, surface=True, commutative=True, partials=lambda y, a, b: (_hypot_share(a, y), _hypot_share(b, y)))
-floor = E("floor", "x", "same",  "Rounded down.", numpy=lambda x: np.floor(x).astype(x.dtype), surface=True, partials=NONE)
-ceil  = E("ceil",  "x", "same",  "Rounded up.",   numpy=lambda x: np.ceil(x).astype(x.dtype),  surface=True, partials=NONE)
-round = E("round", "x", "same",  "Rounded to the nearest integer, halves to even.", numpy=lambda x: np.rint(x).astype(x.dtype), surface=True, partials=NONE)
+floor = E("floor", "x", "same",  "Rounded down.", numpy=_whole(np.floor), surface=True, partials=NONE)
+ceil  = E("ceil",  "x", "same",  "Rounded up.",   numpy=_whole(np.ceil),  surface=True, partials=NONE)
+round = E("round", "x", "same",  "Rounded to the nearest integer, halves to even.", numpy=_whole(np.rint), surface=True, partials=NONE)
 
 # ---------------------------------------------------------------- trigonometric and hyperbolic
 sin   = E("sin",   "x", "float", "Sine of `x` radians.",   numpy=np.sin, surface=True, partials=lambda y, x: (cos(x),))
@@ -202,7 +208,7 @@ polygamma = array("polygamma", "x", "The `order`-th derivative of `digamma`.", i
 maximum = E("maximum", "a b", "num", "The larger, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=_maximum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, gt))
 minimum = E("minimum", "a b", "num", "The smaller, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=_minimum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, lt))
 clip    = E("clip", "x low high", "num", "`x` held between `low` and `high`; gradient 1 at the bounds.", numpy=_clip, surface=True,
-            partials=lambda y, x, low, high: (Gate(~((x < low) | (x > high))), Gate(x < low), Gate(x > high)))
+            partials=lambda y, x, low, high: (Gate(~((x < low) | (x > high))), Gate((x < low) & (low <= high)), Gate((x > high) | (low > high))))
 
 # ---------------------------------------------------------------- conversion and marks
 def _cast_infer(shapes: Shapes, x: ArrayType, dtype: Any) -> ArrayType:

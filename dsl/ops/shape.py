@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dsl.ir.node import Node, Op, make
-from dsl.ir.types import ONE, ZERO, ArrayType, Dim, DimLike, DType, Shape, Shapes, TypeFault, decide, derived, product, shape_text
+from dsl.ir.types import ONE, ZERO, ArrayType, Dim, DimLike, DType, Shape, Shapes, TypeFault, derived, product, shape_text
 from dsl.ops.scalar import cast_op, eq, ne, select
 from dsl.ops.table import Fault, array, batch_same, broadcast_all, constant, lift_to_rank, shape_attr
 
@@ -84,7 +84,7 @@ def expand_dims(x: Node, axis: int) -> Node:
 # ---------------------------------------------------------------- broadcasting and its adjoint
 def _expand_infer(shapes: Shapes, x: ArrayType, shape: Shape) -> ArrayType:
     wide = shapes.broadcast(x.shape, shape)
-    if len(wide) != len(shape) or any(decide(a, b) is False for a, b in zip(wide, shape, strict=True)):
+    if len(wide) != len(shape) or any(shapes.equal(a, b) is None for a, b in zip(wide, shape, strict=True)):
         raise TypeFault(f"cannot broadcast {shape_text(x.shape)} to {shape_text(shape)}", dims=(*x.shape, *shape))
     return x.with_shape(shape)
 
@@ -208,20 +208,21 @@ def slice_axis(x: Node, axis: int, start: DimLike, length: DimLike, step: int = 
 
 
 def resolve_slice(n: Dim, start: Dim | None, stop: Dim | None, step: int) -> SliceItem:
-    """NumPy's slice of an axis of length `n`: start, length and step, with bounds held within the axis."""
+    """NumPy's slice of an axis of length `n`: start, length and step, with bounds held within the axis.
+
+    A negative literal counts from the end; a bound made of dims (`n - 3`) counts from the start, whatever its value."""
     low, high = (ZERO, n) if step > 0 else (Dim.of(-1), n - 1)
 
     def bound(value: Dim | None, default: Dim) -> Dim:
         if value is None:
             return default
-        if value.constant is not None and value.constant < 0:
-            value = n + value
-            return derived("max", value, low)
-        return derived("min", value, high)
+        if value.constant is None:
+            return derived("max", derived("min", value, high), low)
+        return derived("max", n + value, low) if value.constant < 0 else derived("min", value, high)
     first = bound(start, low if step > 0 else high)
     last = bound(stop, high if step > 0 else low)
     span = (last - first if step > 0 else first - last)
-    if (step, 1) != (1, 1) and abs(step) != 1:
+    if abs(step) != 1:
         span = derived("floordiv", span + (abs(step) - 1), abs(step))
     return first, derived("max", span, ZERO), step
 

@@ -70,9 +70,9 @@ class Compute:
                   for key, leaf in zip(compiled.keys, compiled.executable.leaves, strict=True)]
         compiled.executable.set_sizes(sizes)
         with np.errstate(all="ignore"):
-            return self.run(compiled, values)
+            return list(self.run(compiled, values))
 
-    def run(self, compiled: Compiled, values: Sequence[Any]) -> list[Any]:
+    def run(self, compiled: Compiled, values: Sequence[Any]) -> tuple[Any, ...]:
         try:
             return compiled.executable.run(values)
         except FaultAt as problem:

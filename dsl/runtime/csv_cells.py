@@ -174,40 +174,53 @@ def _blank(row: list[str]) -> bool:
 
 
 # ---------------------------------------------------------------- columns
+@dataclass(frozen=True)
+class Column:
+    """The cells of one column; cell i stands in data row `kept[i]` of the file."""
+
+    sheet: Sheet
+    place: int
+    cells: Sequence[str]
+    kept: Sequence[int]
+
+    def where(self, row: int) -> str:
+        source = self.sheet.csv
+        line = _line(self.sheet, self.kept[row])
+        return f'{source.name} line {line}, column "{source.names[self.place] or self.place + 1}"'
+
+
 def convert_columns(sheet: Sheet, missing: Missing | None, span: Span | None) -> tuple[dict[str, Array], int]:
     """The sheet's columns by name, and how many rows they have."""
+    kept: Sequence[int] = range(len(sheet.rows))
     table: Sequence[Sequence[str]] = list(zip(*sheet.rows, strict=True)) if sheet.rows else [()] * len(sheet.csv.names)
-    n_rows = len(sheet.rows)
-    if missing == "drop" and n_rows:
-        keep = np.ones(n_rows, np.bool_)
-        for column in table:
-            keep &= ~_absent(column, missing, sheet)
-        if not keep.all():
-            kept = np.flatnonzero(keep).tolist()
-            table, n_rows = [[column[row] for row in kept] for column in table], len(kept)
-    columns = {name: _column(sheet, place, cells, missing, span)
+    if missing == "drop" and kept:
+        whole = ~np.logical_or.reduce([_absent(cells, missing) for cells in table])
+        if not whole.all():
+            kept = np.flatnonzero(whole).tolist()
+            table = [[cells[row] for row in kept] for cells in table]
+    columns = {name: _convert(Column(sheet, place, cells, kept), missing, span)
                for place, (name, cells) in enumerate(zip(sheet.csv.names, table, strict=True))}
-    return columns, n_rows
+    return columns, len(kept)
 
 
-def _column(sheet: Sheet, place: int, cells: Sequence[str], missing: Missing | None, span: Span | None) -> Array:
+def _convert(column: Column, missing: Missing | None, span: Span | None) -> Array:
+    cells = column.cells
     if not cells:
         return np.empty(0)
-    if sheet.csv.plain:                                     # the quick way: all of the column's cells are numbers
+    if column.sheet.csv.plain:                          # the quick way: all of the column's cells are numbers
         try:
             whole = list(map(int, cells))
         except ValueError:
             pass
         else:
-            return _integers(sheet, place, cells, whole, span)
+            return _integers(column, whole, span)
         try:
-            return _floats(sheet, place, cells, np.array(list(map(float, cells))), span)
+            return _floats(column, np.array(list(map(float, cells))), span)
         except ValueError:
             pass
-    absent = _absent(cells, missing, sheet)
+    absent = _absent(cells, missing)
     if missing is None and absent.any():
-        row = int(np.argmax(absent))
-        raise error("E0605", f"{_where(sheet, row, place)}: the cell is empty", span, kind=FileTrouble,
+        raise error("E0605", f"{column.where(int(np.argmax(absent)))}: the cell is empty", span, kind=FileTrouble,
                     help=_MISSING_HELP)
     present = [cell for cell, gone in zip(cells, absent.tolist(), strict=True) if not gone]
     if present and all(cell.strip().lower() in ("true", "false") for cell in present):
@@ -217,22 +230,22 @@ def _column(sheet: Sheet, place: int, cells: Sequence[str], missing: Missing | N
     if numbers < len(present):
         if 2 * numbers <= len(present):
             return np.array(["" if not cell.strip() else cell for cell in cells], object)
-        row = next(number for number, cell in enumerate(cells) if not absent[number] and not _NUMBER.fullmatch(cell))
-        raise _not_a_number(sheet, place, row, cells[row], span)
+        row = next(row for row, cell in enumerate(cells) if not absent[row] and not _NUMBER.fullmatch(cell))
+        raise _not_a_number(column, row, span)
     if len(present) < len(cells):
-        return _floats(sheet, place, cells, _spread([float(cell) for cell in present], absent), span)
+        return _floats(column, _spread([float(cell) for cell in present], absent), span)
     if all(_INTEGER.fullmatch(cell) for cell in cells):
-        return _integers(sheet, place, cells, [_whole(cell) for cell in cells], span)
-    return _floats(sheet, place, cells, np.array([float(cell) for cell in cells]), span)
+        return _integers(column, [_whole(cell) for cell in cells], span)
+    return _floats(column, np.array([float(cell) for cell in cells]), span)
 
 
-def _absent(cells: Sequence[str], missing: Missing | None, sheet: Sheet) -> npt.NDArray[np.bool_]:
+def _absent(cells: Sequence[str], missing: Missing | None) -> npt.NDArray[np.bool_]:
     """Which cells are empty; `NA` and the like too where `missing` is given and the column is one of numbers."""
     absent = np.array([not cell or cell.isspace() for cell in cells], np.bool_)
     if missing is not None and any(cell.strip() in UNKNOWN for cell in set(cells)):
         unknown = np.array([cell.strip() in UNKNOWN for cell in cells], np.bool_)
         others = [cell for cell, gone in zip(cells, (absent | unknown).tolist(), strict=True) if not gone]
-        if others and all(_NUMBER.fullmatch(cell) for cell in others):
+        if others and 2 * sum(1 for cell in others if _NUMBER.fullmatch(cell)) > len(others):
             return absent | unknown
     return absent
 
@@ -250,21 +263,21 @@ def _whole(cell: str) -> int:
         return 1 << 64
 
 
-def _integers(sheet: Sheet, place: int, cells: Sequence[str], whole: list[int], span: Span | None) -> Array:
+def _integers(column: Column, whole: list[int], span: Span | None) -> Array:
     try:
         return np.array(whole, np.int64)
     except OverflowError:
         row = next(number for number, value in enumerate(whole) if not -2**63 <= value < 2**63)
-        raise error("E0604", f"{_where(sheet, row, place, cells)}: {_short(cells[row])} is beyond int64", span,
+        raise error("E0604", f"{column.where(row)}: {_short(column.cells[row])} is beyond int64", span,
                     kind=FileTrouble, help="write it with a decimal point to read the column as floats") from None
 
 
-def _floats(sheet: Sheet, place: int, cells: Sequence[str], column: Array, span: Span | None) -> Array:
-    for row in np.flatnonzero(np.isinf(column)).tolist():
-        if "i" not in cells[row].lower():
-            raise error("E0604", f"{_where(sheet, row, place, cells)}: {_short(cells[row])} is beyond float64", span,
+def _floats(column: Column, values: Array, span: Span | None) -> Array:
+    for row in np.flatnonzero(np.isinf(values)).tolist():
+        if "i" not in column.cells[row].lower():
+            raise error("E0604", f"{column.where(row)}: {_short(column.cells[row])} is beyond float64", span,
                         kind=FileTrouble, help="write `inf` if infinity is meant")
-    return column
+    return values
 
 
 # ---------------------------------------------------------------- messages
@@ -291,21 +304,15 @@ def _line(sheet: Sheet, row: int) -> int:
     return 0
 
 
-def _where(sheet: Sheet, row: int, place: int, cells: Sequence[str] | None = None) -> str:
-    if cells is not None and len(cells) != len(sheet.rows):         # rows were dropped: look the cell up again
-        row = next(number for number, full in enumerate(sheet.rows) if full[place] == cells[row])
-    return f'{sheet.csv.name} line {_line(sheet, row)}, column "{sheet.csv.names[place] or place + 1}"'
-
-
-def _not_a_number(sheet: Sheet, place: int, row: int, cell: str, span: Span | None) -> LrError:
-    where = f'{sheet.csv.name} line {_line(sheet, row)}, column "{sheet.csv.names[place] or place + 1}"'
+def _not_a_number(column: Column, row: int, span: Span | None) -> LrError:
+    cell = column.cells[row]
     if cell.strip() in UNKNOWN:
         help = _MISSING_HELP
     elif re.fullmatch(r"\s*[+-]?[0-9]+,[0-9]+\s*", cell):
         help = f"decimals are written with a point: {cell.strip().replace(',', '.')}"
     else:
         help = "correct the cell; if the value is unknown leave it empty and write `missing = nan` or `missing = drop`"
-    return error("E0604", f"{where}: {_short(cell)} is not a number, and the rest of the column is", span,
+    return error("E0604", f"{column.where(row)}: {_short(cell)} is not a number, and the rest of the column is", span,
                  kind=FileTrouble, help=help)
 
 

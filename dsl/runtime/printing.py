@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,9 +19,9 @@ def format_value(value: Any) -> str:
     """`value` as `print` shows it.
 
     Scalars (Python's, NumPy's, arrays without axes): see `format_scalar`.  Text as it is.  A tuple: its items with one
-    space between.  Arrays: NumPy's `str` (8 digits, lines of 75 characters) with `true` and `false`; if a side is longer
-    than 20, every axis longer than 6 is cut to its first and last 3 with `...` between, as NumPy cuts arrays of more
-    than 1000 elements.  The process's `np.set_printoptions` has no say.
+    space between.  Arrays: NumPy's `str` (8 digits, lines of 75 characters) with `true` and `false`; if a side is
+    longer than 20, every axis longer than 6 is cut to its first and last 3 with `...` between, as NumPy cuts arrays of
+    more than 1000 elements.  The process's `np.set_printoptions` has no say.
     """
     if isinstance(value, tuple):
         return " ".join(map(format_value, value))
@@ -53,7 +53,7 @@ def _format_array(array: np.ndarray[Any, Any]) -> str:
     long = any(side > LONGEST_SIDE for side in array.shape)
     with np.printoptions(precision=8, threshold=0 if long else array.size + 1, edgeitems=CORNER, linewidth=75,
                          suppress=False, nanstr="nan", infstr="inf", sign="-", floatmode="maxprec",
-                         formatter=formatter or None, legacy=False):
+                         formatter=cast(Any, formatter or None), legacy=False):
         return str(array)
 
 
@@ -65,9 +65,9 @@ _TOKEN = re.compile(rf"(?P<number>{_NUMBER})|\w+|\.\.\.|\S")
 def compare_expected(printed: str, expected: str) -> str | None:
     """None if `printed` is what the text after `#>` expects, else the reason in words.
 
-    White space and line breaks do not count.  Numbers agree if they differ by at most half a unit of the last digit that
-    the expected text shows (`2.0` stands for 1.95 to 2.05, `1e3` for 500 to 1500), nan agrees with nan, infinities with
-    their like; words and signs such as brackets agree if they are the same.
+    White space and line breaks do not count.  Numbers agree if they differ by at most half a unit of the last digit
+    that the expected text shows (`2.0` stands for 1.95 to 2.05, `1e3` for 500 to 1500), nan agrees with nan, infinities
+    with their like; words and signs such as brackets agree if they are the same.
     """
     ours, theirs = list(_TOKEN.finditer(printed)), list(_TOKEN.finditer(expected))
     for got, wanted in zip(ours, theirs, strict=False):
@@ -87,6 +87,13 @@ def _differ(got: re.Match[str], wanted: re.Match[str]) -> str | None:
         return None
     if not (got["number"] and wanted["number"]):
         return f"`{goal}` was expected, and `{text}` is printed"
+    try:
+        return _apart(text, goal)
+    except ArithmeticError:                             # exponents beyond what even decimals hold
+        return f"{goal} was expected, and {text} is printed"
+
+
+def _apart(text: str, goal: str) -> str | None:
     ours, theirs = Decimal(text), Decimal(goal)
     if ours.is_nan() or theirs.is_nan() or ours.is_infinite() or theirs.is_infinite():
         same = (ours.is_nan() and theirs.is_nan()) or (not ours.is_nan() and not theirs.is_nan() and ours == theirs)

@@ -1,4 +1,190 @@
+"""Progress of a training run on standard error.
+
+In: how far it is (`update`, after each epoch or burst of steps), and how it ended (`close`).  Out: on a terminal one line
+that is redrawn at most ten times a second; elsewhere a plain line after 2 s, then after 4, 8, … at most 60 s more; in
+both at the end a summary line.  Nothing is imported that is not loaded anyway, and `update` between redraws costs less
+than a microsecond.
+
+    train  ████████████░░░░░░░░  epoch 62/100  C = 0.1031  84,000 steps/s  0:07 left
+    trained 100 epochs, 10100 steps in 0.12 s (84,000 steps/s), C = 0.1029
+"""
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from shutil import get_terminal_size
+from time import monotonic
+from types import TracebackType
+from typing import TextIO
+
+REDRAW_SECONDS = 0.1
+FIRST_LINE_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 60.0
+Cost = float | Mapping[str, float] | None
+
+_BAR, _DIM, _OFF, _CLEAR = "\x1b[36m", "\x1b[2m", "\x1b[0m", "\r\x1b[2K"
+
+
 class Progress:
-    def __init__(self,*a,**k): pass
-    def update(self,*a,**k): pass
-    def close(self,*a,**k): pass
+    """Reports a run of `total` units ("epoch" or "step"; None if open-ended) on `stream` (default: standard error).
+
+    `interactive` says whether to redraw one line; None asks the stream and TERM (`dumb` is not one to redraw).  NO_COLOR
+    leaves colours out.  `cost_name` names a cost given as a number.  A stream that can no longer be written to is left
+    alone: progress never stops a run.
+    """
+
+    def __init__(self, total: int | None, unit: str = "epoch", stream: TextIO | None = None,
+                 interactive: bool | None = None, cost_name: str = "C") -> None:
+        self.total, self.unit, self.cost_name = total, unit, cost_name
+        self.stream = stream if stream is not None else sys.stderr
+        if interactive is None:
+            interactive = _is_terminal(self.stream) and os.environ.get("TERM", "") != "dumb"
+        self.interactive = interactive
+        self.color = interactive and not os.environ.get("NO_COLOR")
+        self.blocks = _can_write(self.stream, "█░")
+        self.started = monotonic()
+        self.pause = REDRAW_SECONDS if interactive else FIRST_LINE_SECONDS
+        self.next = self.started + self.pause
+        self.done = self.steps = 0
+        self.cost: Cost = None
+        self.drawn = self.closed = False
+
+    def update(self, done: int, steps: int, cost: Cost = None) -> None:
+        """`done` units and `steps` steps are finished; `cost` is the latest, one number or several by name."""
+        self.done, self.steps, self.cost = done, steps, cost
+        now = monotonic()
+        if now < self.next or self.closed:
+            return
+        if self.interactive:
+            self._redraw(now)
+        else:
+            self._write("  ".join(self._parts(now)) + "\n")
+            self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
+        self.next = now + self.pause
+
+    def close(self, verb: str = "trained", note: str = "", summary: bool = True) -> None:
+        """Takes the redrawn line away and writes the summary: `verb` as in `trained` or `interrupted after`, and `note`.
+
+        Calling it twice writes it once.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        self.clear()
+        if summary:
+            self._write(self.summary(verb, note) + "\n")
+
+    def summary(self, verb: str = "trained", note: str = "") -> str:
+        """The final line, without its end."""
+        seconds = monotonic() - self.started
+        amount = _count(self.done, self.unit)
+        if self.unit != "step":
+            amount += f", {_count(self.steps, 'step')}"
+        rate = _rate(self.steps, seconds)
+        text = f"{verb} {amount} in {_duration(seconds)}" + (f" ({rate})" if rate else "")
+        cost = _costs(self.cost, self.cost_name)
+        return text + (f", {cost}" if cost else "") + (f"; {note}" if note else "")
+
+    def clear(self) -> None:
+        """Takes the redrawn line away, so that something else can be printed; the next update draws it again."""
+        if self.drawn:
+            self._write(_CLEAR)
+            self.drawn = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close("trained" if kind is None else "stopped after")
+
+    # ------------------------------------------------------------ the line
+    def _parts(self, now: float) -> list[str]:
+        seconds = now - self.started
+        of_total = f"/{self.total:,}" if self.total else ""
+        left = ""
+        if self.total and 0 < self.done < self.total:
+            left = f"{_clock(seconds * (self.total - self.done) / self.done)} left"
+        parts = [f"{self.unit} {self.done:,}{of_total}", _costs(self.cost, self.cost_name),
+                 _rate(self.steps, seconds), left]
+        return [part for part in parts if part]
+
+    def _redraw(self, now: float) -> None:
+        columns = get_terminal_size().columns - 1       # the last column would wrap on some terminals
+        parts = self._parts(now)
+        room = columns - len("  ".join(parts)) - 2
+        while room < 0 and len(parts) > 1:
+            parts.pop()
+            room = columns - len("  ".join(parts)) - 2
+        text = "  ".join(parts)[:max(columns, 0)]
+        if self.total and room >= 8:
+            text = f"{self._bar(min(room, 30))}  {text}"
+        self._write(_CLEAR + text)
+        self.drawn = True
+
+    def _bar(self, width: int) -> str:
+        assert self.total
+        filled = min(width, width * self.done // self.total)
+        full, empty = ("█", "░") if self.blocks else ("#", "-")
+        if self.color:
+            return f"{_BAR}{full * filled}{_OFF}{_DIM}{empty * (width - filled)}{_OFF}"
+        return full * filled + empty * (width - filled)
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):                   # a closed pipe, a closed file
+            self.closed = True
+
+
+# ---------------------------------------------------------------- words
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def _can_write(stream: TextIO, text: str) -> bool:
+    try:
+        text.encode(getattr(stream, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _costs(cost: Cost, name: str) -> str:
+    named = cost if isinstance(cost, Mapping) else {} if cost is None else {name: cost}
+    return ", ".join(f"{key} = {value:.4g}" for key, value in named.items())
+
+
+def _rate(steps: int, seconds: float) -> str:
+    """Steps a second with two or three digits that mean something."""
+    if steps <= 0 or seconds <= 0:
+        return ""
+    rate = steps / seconds
+    if rate < 10:
+        return f"{rate:.2g} steps/s"
+    scale = 10 ** max(0, len(str(int(rate))) - 2)
+    return f"{round(rate / scale) * scale:,} steps/s"
+
+
+def _duration(seconds: float) -> str:
+    """`0.12 s`, `4.6 s`, `83 s`, `3 min 5 s`, `2 h 7 min`."""
+    if seconds < 100:
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _clock(seconds: float) -> str:
+    """`0:07`, `12:30`, `1:02:03`; days are not counted apart."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -13,15 +13,28 @@ import numpy as np
 
 from dsl.errors import Label, LrError, Span, error
 from dsl.ir.node import Node, make, substitute, topological
-from dsl.ir.types import Dim, Shape, decide, is_float, is_int, shape_text
+from dsl.ir.types import (
+    Dim,
+    Shape,
+    decide,
+    is_float,
+    is_int,
+    shape_text,
+)
 from dsl.ops.leaves import is_leaf, leaf, leaf_name
 from dsl.ops.scalar import alias, ne
 from dsl.ops.table import cast
 from dsl.passes.batch import lift, with_axis
 from dsl.syntax import ast
-from dsl.syntax.expressions import Expressions
+from dsl.syntax.calls import Calls
 from dsl.syntax.program import Feed
-from dsl.syntax.values import Group, Host, SizeFact, Skipped, Value
+from dsl.syntax.values import (
+    Group,
+    Host,
+    SizeFact,
+    Skipped,
+    Value,
+)
 
 LeafKey = tuple[str, str, int]
 
@@ -41,7 +54,7 @@ class Sizes:
     spans: dict[str, Span] = field(default_factory=dict)
 
 
-class Binder(Expressions):
+class Binder(Calls):
     def __init__(self, host: Host) -> None:
         super().__init__(host)
         self.model_dims: set[str] = set()
@@ -50,11 +63,11 @@ class Binder(Expressions):
 
     # ------------------------------------------------------------ with
     def with_bindings(self, value: ast.Expr, bindings: Sequence[ast.Binding]) -> Value:
-        held, self.epoch_values = self.epoch_values, None
+        held, self.in_epoch = self.in_epoch, False
         try:
             target = self.value(value)
         finally:
-            self.epoch_values = held
+            self.in_epoch = held
         return self.bind_value(target, bindings, value.span)
 
     def bind_value(self, target: Value, bindings: Sequence[ast.Binding], span: Span) -> Value:
@@ -94,7 +107,8 @@ class Binder(Expressions):
         return self.placed(result, span)
 
     # ------------------------------------------------------------ feeds
-    def feeds(self, bindings: Sequence[ast.Binding], alike: bool, sizes: Sizes | None = None) -> tuple[list[Feed], Sizes]:
+    def feeds(self, bindings: Sequence[ast.Binding], alike: bool, sizes: Sizes | None = None) -> tuple[list[Feed],
+                                                                                                       Sizes]:
         """Each binding matched with its input; `alike`: all by the same rule (`over`)."""
         sizes = sizes or Sizes()
         feeds: list[Feed] = []
@@ -112,7 +126,8 @@ class Binder(Expressions):
                 if rows is not None and decide(rows[0], length) is False:
                     raise self._lengths(feed, length, rows, origin, binding)
                 rows = rows or (length, f"{binding.value.span.text}", binding.span)
-            self.match_sizes(feed.leaf.shape, feed.value.shape[1:] if feed.mapped else feed.value.shape, name, origin, binding.span, sizes)
+            self.match_sizes(feed.leaf.shape, feed.value.shape[1:] if feed.mapped else feed.value.shape, name, origin,
+                             binding.span, sizes)
             feeds.append(feed)
         self._check_compound(feeds, sizes)
         return feeds, sizes
@@ -131,8 +146,11 @@ class Binder(Expressions):
         value = self.node(binding.value)
         if value.rank not in (target.rank, target.rank + 1):
             wanted = f"{_axes(target.rank)}, or {_axes(target.rank + 1)} to take it row by row"
-            raise error("E0210", f"`{binding.name.id}` is {_shape_words(target)}; {binding.value.span.text} has {_axes(value.rank)}",
-                        binding.value.span, shape_text(value.shape), labels=[Label(symbol.span, f"{binding.name.id} has {_axes(target.rank)}")] if symbol.span else [],
+            raise error("E0210",
+                        f"`{binding.name.id}` is {_shape_words(target)}; {binding.value.span.text} has {_axes(value.rank)}",
+                        binding.value.span, shape_text(value.shape),
+                        labels=[Label(symbol.span, f"{binding.name.id} has {_axes(target.rank)}")] if symbol.span
+                        else [],
                         help=f"give {wanted}")
         return Feed(target, self.as_input(value, target, binding), value.rank == target.rank + 1, binding.span)
 
@@ -147,8 +165,10 @@ class Binder(Expressions):
             array = self.host.evaluate(value)
             if array is not None and not np.all(np.equal(np.trunc(array), array)):
                 bad = np.asarray(array)[np.not_equal(np.trunc(array), array)].flat[0]
-                raise error("E0203", f"`{binding.name.id}` is an integer input; {binding.value.span.text} holds {bad}", binding.value.span,
-                            "not whole numbers", help=f"round it (`int(round({binding.value.span.text}))`), or declare a float input")
+                raise error("E0203", f"`{binding.name.id}` is an integer input; {binding.value.span.text} holds {bad}",
+                            binding.value.span,
+                            "not whole numbers",
+                            help=f"round it (`int(round({binding.value.span.text}))`), or declare a float input")
         return cast(value, target.dtype)
 
     def origin_of(self, expr: ast.Expr) -> str:
@@ -198,18 +218,23 @@ class Binder(Expressions):
                         sizes.found[next(iter(unknown))] = Dim.of(root)
                         continue
                 if decide(solved, have) is False:
-                    raise self._mismatch(leaf_name(feed.leaf), axis, want, have, "this binding", feed.span, "the other inputs", solved.constant)
+                    raise self._mismatch(leaf_name(feed.leaf), axis, want, have, "this binding", feed.span,
+                                         "the other inputs", solved.constant)
 
     def _mismatch(self, name: str, axis: int, want: Dim, have: Dim, origin: str, span: Span, other: str | None,
                   expected: int | None = None) -> LrError:
         expected = want.known if expected is None else expected
         why = f"{want} = {expected} from {other}" if other else f"{want} is {expected}" if str(want) != str(expected) else f"it is {expected}"
-        return error("E0211", f"axis {axis} of `{name}` is `{want}`: {expected} here, but {have} in the data bound to it", span,
+        return error("E0211",
+                     f"axis {axis} of `{name}` is `{want}`: {expected} here, but {have} in the data bound to it", span,
                      f"{have} from {origin}; {why}", help="give data of one length, or declare another dim for it")
 
-    def _lengths(self, feed: Feed, length: Dim, rows: tuple[Dim, str, Span], origin: str, binding: ast.Binding) -> LrError:
-        return error("E0211", f"{rows[1]} has {rows[0]} rows, but {binding.value.span.text} has {length}", binding.span, f"{length} rows",
-                     labels=[Label(rows[2], f"{rows[0]} rows")], help="arrays that are taken row by row have the same leading length")
+    def _lengths(self, feed: Feed, length: Dim, rows: tuple[Dim, str, Span], origin: str,
+                 binding: ast.Binding) -> LrError:
+        return error("E0211", f"{rows[1]} has {rows[0]} rows, but {binding.value.span.text} has {length}", binding.span,
+                     f"{length} rows",
+                     labels=[Label(rows[2], f"{rows[0]} rows")],
+                     help="arrays that are taken row by row have the same leading length")
 
     def _unlike(self, first: Feed, other: Feed) -> LrError:
         def word(f: Feed) -> str:
@@ -217,6 +242,7 @@ class Binder(Expressions):
         return error("E0213", "all names of one `over` bind alike", other.span, f"bound {word(other)}",
                      labels=[Label(first.span, f"bound {word(first)}")],
                      help="give every input one axis more than it declares (row by row), or none the more (whole); use fixed values as `data` directly")
+
 
 
 def solve_linear(dim: Dim, name: str, total: int) -> int | None:
@@ -235,5 +261,3 @@ def _axes(rank: int) -> str:
 
 def _shape_words(node: Node) -> str:
     return f"a scalar ({_axes(0)})" if node.rank == 0 else f"{shape_text(node.shape)} ({_axes(node.rank)})"
-
-

@@ -60,6 +60,7 @@ class Builder:
         self.source = source
         self.diagnostics: list[Diagnostic] = []
         self.large: list[Span] = []             # literals 2**63, which only a minus sign makes an int64
+        self.incomplete: set[int] = set()       # ends of blocks that lost a statement
         self.top_level = True
 
     def span(self, start: int, end: int) -> Span:
@@ -102,6 +103,8 @@ class Builder:
         self.large.clear()
 
     def block(self, start: int, end: int, *children: Any) -> tuple[ast.Statement, ...]:
+        if None in children:
+            self.incomplete.add(end)
         return tuple(child for child in children if isinstance(child, ast.Statement))
 
     def _check_block(self, owner: str, name: Span, body: tuple[ast.Statement, ...]) -> tuple[ast.Statement, ...]:
@@ -332,7 +335,7 @@ class Builder:
             if isinstance(statement, ast.Return):
                 self.mistake("E0137", "`return` ends a function, but statements follow", statement.span,
                             help="make it the last line; a choice is `return if c then a else b`")
-        if len(self.diagnostics) == before and body and not isinstance(body[-1], ast.Return):
+        if len(self.diagnostics) == before and end not in self.incomplete and not isinstance(body[-1], ast.Return):
             self.mistake("E0141", f"function `{name.id}` has no `return`", header,
                         help="end its block with `return …`")
         return ast.Def(name, parameters, body, None, None, span=self.span(start, end))

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from dsl.errors import Diagnostic, Label, Span, did_you_mean
-from dsl.syntax.layout import RESERVED, STATEMENT_WORDS, Token
+from dsl.syntax.layout import BLOCK_WORDS, RESERVED, STATEMENT_WORDS, Token
 
 if TYPE_CHECKING:
     from dsl.syntax.parse import Parser
 
-_BLOCKS = frozenset("train every step test def optimizer".split())
 _OPERANDS = frozenset(("WORD", "NUMBER", "STRING"))
 _CLOSING = frozenset(("NEWLINE", "RPAR", "RSQB", "COLON", "COMMA", "EQUAL", "$END"))
 _SCAN_LIMIT = 10_000                    # tokens looked at beyond the mistake
@@ -54,7 +53,7 @@ _FORMS = {
 def explain(parser: Parser) -> tuple[Diagnostic, int | None]:
     """The diagnostic, and where a statement begins at which to go on (None: behind the one that is broken)."""
     failure = _Failure(parser)
-    for check in _CHECKS:
+    for check in _CHECKS if parser.start == "script" else (_no_expression, *_CHECKS[_STATEMENT_CHECKS:]):
         if (found := check(failure)) is not None:
             return found, failure.resume
     raise AssertionError("the last check always speaks")
@@ -139,11 +138,11 @@ def _deeper_line(f: _Failure) -> Diagnostic | None:
         if not begins and not f.complete:
             continue
         span, above = f.span(token), Label(f.span(f.first), "this statement goes on below, as long as lines are indented deeper")
-        if index == f.index and "COLON" in f.expected and f.first.text in _BLOCKS:
+        if index == f.index and "COLON" in f.expected and f.first.text in BLOCK_WORDS:
             return f.say("E0103", f"the `{f.first.text}` above opens no block", span, "this line is indented deeper", above,
                          help="end the line above with `:`")
         if begins:
-            f.resume = index
+            f.resume = None if f.first.text in BLOCK_WORDS else index
             message = f"`{token.text}` begins a statement, but its line is indented deeper"
         else:
             message = f"this line is indented deeper, so it continues the `{f.first.text}` above"
@@ -169,7 +168,7 @@ def _foreign_statement(f: _Failure) -> Diagnostic | None:
     if word == "if" and (f.token.type == "COLON" or "ELSE" in f.expected and f.token.type == "NEWLINE"):
         if f.token.type != "COLON":
             return None
-    elif f.token is not (f.first if word in RESERVED else f.tokens[f.start + 1]):
+    elif f.index != (f.start if word in RESERVED else f.start + 1):
         return None
     elif word not in RESERVED and f.token.type not in (*_OPERANDS, "COLON"):
         return None
@@ -177,6 +176,14 @@ def _foreign_statement(f: _Failure) -> Diagnostic | None:
     if word == "import":
         return f.say("E0121", "`import` reads a script: its path is a text", help=help)
     return f.say("E0121", f"there is no `{word}` statement", f.span(f.first), help=help) if help else None
+
+
+def _no_expression(f: _Failure) -> Diagnostic | None:
+    if f.index == f.start + 1 and f.first.text in STATEMENT_WORDS and f.token.type in _OPERANDS:
+        return f.say("E0149", f"an expression is expected here, not a `{f.first.text}` statement", f.span(f.first))
+    if f.at_start and f.token.type in ("NEWLINE", "$END"):
+        return f.say("E0127", "an expression is missing")
+    return None
 
 
 def _unknown_statement(f: _Failure) -> Diagnostic | None:
@@ -371,7 +378,7 @@ def _ends(f: _Failure) -> bool:
 
 def _blocks(f: _Failure) -> Diagnostic | None:
     word = f.first.text
-    if "COLON" in f.expected and word in _BLOCKS and not f.token.depth:
+    if "COLON" in f.expected and word in BLOCK_WORDS and not f.token.depth:
         if word == "def" and _ends(f):
             return f.say("E0140", "this function has no value", help="write `= …`, or `:` and a block that ends in `return …`")
         if word == "train" and not (f.token.type == "WORD" and f.token.text in STATEMENT_WORDS):
@@ -432,21 +439,25 @@ def _kinds(f: _Failure) -> Diagnostic | None:
 
 def _anything(f: _Failure) -> Diagnostic | None:
     if f.wants_expression:
-        wanted = ["a statement" if f.at_start else "an expression"]
+        wanted = ["a statement" if f.at_start and f.parser.start == "script" else "an expression"]
     else:
         words = {symbol: text for text, symbol in [*f.parser.table.words.items(), *f.parser.table.marks.items()]}
         named = {"NAME": "a name", "STRING": "a text in double quotes", "NEWLINE": "the end of the statement", "$END": "the end"}
         pool = [s for s in sorted(f.expected) if not (f.after_operand and s not in ("RPAR", "RSQB", "COMMA", "COLON", "EQUAL", "NEWLINE"))]
         wanted = [named.get(symbol) or f"`{words.get(symbol, symbol.lower())}`" for symbol in pool][:5]
-    if "NEWLINE" in f.expected and not f.wants_expression:
-        return f.say("E0149", f"the statement could end before {f.found()}", label="this does not continue it", help=f.form())
+    if f.complete and not f.wants_expression:
+        clauses = [text for text, symbol in f.parser.table.words.items() if symbol in f.expected and text not in _WORD_OPERATORS]
+        help = f"what can follow: {', '.join(f'`{clause}`' for clause in clauses)}" if clauses else None
+        return f.say("E0149", f"the statement could end before {f.found()}", label="this does not continue it", help=help)
     alternatives = " or ".join(wanted) if len(wanted) < 3 else ", ".join(wanted[:-1]) + " or " + wanted[-1]
     if not alternatives:
         return f.say("E0149", f"{f.found()} cannot stand here")
     return f.say("E0149", f"expected {alternatives}{f.after()}, found {f.found()}", help=f.form())
 
 
+# The first of these speak about statements only.
+_STATEMENT_CHECKS = 4
 _CHECKS: tuple[Callable[[_Failure], Diagnostic | None], ...] = (
-    _unclosed, _deeper_line, _two_statements, _foreign_statement, _unknown_statement, _reserved, _foreign_expression, _loops,
+    _deeper_line, _two_statements, _foreign_statement, _unknown_statement, _unclosed, _reserved, _foreign_expression, _loops,
     _second_with, _signs, _names, _commas, _misspelt_clause, _condition, _expression, _units, _texts, _blocks, _clauses, _stray_colon, _kinds, _values,
     _side_by_side, _anything)

@@ -28,6 +28,7 @@ STATEMENT_WORDS = CLAUSE_WORDS | frozenset(
     "precision seed device import use dim scalar vector matrix tensor bool int int64 int32 float float64 float32 data "
     "shared let model cost metric grad hess jac update minimize step train fit def return optimizer slot print show plot "
     "save load assert test gradcheck".split())
+BLOCK_WORDS = frozenset("train every step test def optimizer".split())
 _BINDERS = frozenset("update let model cost metric data shared grad hess jac dim slot".split())
 _OPENERS = {"(": ")", "[": "]", "{": "}"}      # braces mean nothing, but they do enclose
 _CLOSERS = {")": "(", "]": "["}
@@ -244,10 +245,15 @@ class Layout:
             return
         self._end_statement()
         while len(self.blocks) > 1 and (self.blocks[-1][1] or column < self.blocks[-1][0]):
+            if not self.blocks[-1][1] and column > self.blocks[-2][0]:
+                break
             self._close_block()
-        self.column = self.blocks[-1][0]
+        self.column, inline = self.blocks[-1]
         if column != self.column:
-            self._mistake(messages.no_such_indentation(self.source, token.start, token.end), token)
+            # Reported once: the lines that follow will agree with this one.
+            self.blocks[-1] = (column, inline)
+            self.column = column
+            self.diagnostics.append(messages.no_such_indentation(self.source, token.start, token.end))
 
     def _indentation(self, token: Token, line_start: int) -> int:
         text = self.source.text
@@ -316,8 +322,11 @@ class Layout:
 
     def _arrow(self) -> bool:
         """Is `<-` an arrow, as in `update w <- 1`, and not a comparison with a negative number, as in `print w<-1`?"""
-        before = self.out[self.opening:self.opening + 3]
-        return not self.brackets and (len(before) == 1 or len(before) == 2 and before[0].text in _BINDERS)
+        before = self.out[self.opening:]
+        if self.brackets or len(before) < 2:
+            return len(before) == 1
+        binds = before[-2].text in _BINDERS or before[0].text in _BINDERS and before[-2].type == "COMMA"
+        return binds and before[-1].type == "WORD"
 
     def _in_constraints(self) -> bool:
         """Is this the `>=` of `shared s<lower=0>= 1`, the end of constraints and a value's `=`?"""

@@ -13,7 +13,7 @@ from typing import Any
 from dsl.errors import Diagnostic, LrError, Source, Span
 from dsl.syntax import ast, messages
 from dsl.syntax.build import Builder
-from dsl.syntax.layout import CLAUSE_WORDS, RESERVED, STATEMENT_WORDS, Layout, Token, arrange
+from dsl.syntax.layout import BLOCK_WORDS, CLAUSE_WORDS, RESERVED, STATEMENT_WORDS, Layout, Token, arrange
 from dsl.syntax.table import load_table
 
 MAXIMUM_NESTING = 100                   # brackets, calls, signs, `if`s inside each other
@@ -47,13 +47,14 @@ class Parser:
 
     def __init__(self, source: Source, tokens: list[Token], start: str = "script", top_level: bool = True) -> None:
         self.table = load_table()
-        self.source = source
+        self.source, self.start = source, start
         self.tokens = tokens
         self.position = 0
         self.stop = len(tokens)
         self.builder = Builder(source)
         self.builder.top_level = top_level
         self.diagnostics = self.builder.diagnostics
+        self.plan = self._plan()
         self.states = [self.table.starts[start]]
         self.end_state = self.table.ends[start]
         # Beside each state but the first: the value, its text's start and end, and the depth of its tree.
@@ -85,6 +86,7 @@ class Parser:
             if diagnostic is None:
                 from dsl.syntax.explain import explain
                 diagnostic, self.resume = explain(self)
+            self._retract(self.tokens[self.statement_start()].start)
             self.diagnostics.append(diagnostic)
             return False
         return True
@@ -92,7 +94,7 @@ class Parser:
     # ------------------------------------------------------------ shift and reduce
     def _read(self) -> None:
         rows, words, jumps = self.table.states, self.table.words, _JUMPS
-        plan = self._plan()
+        plan = self.plan
         tokens, states, values = self.tokens, self.states, self.values
         begins, ends, depths = self.begins, self.ends, self.depths
         while self.position < self.stop:
@@ -248,7 +250,7 @@ class Parser:
     def before(self) -> Parser:
         """A parser that stands before the current token, without the reductions which that token brought about."""
         keep = self._enclosing()
-        twin = Parser(self.source, self.tokens)
+        twin = Parser(self.source, self.tokens, self.start)
         twin.states = self.states[:keep]
         twin.values, twin.begins, twin.ends, twin.depths = ([0] * (keep - 1) for _ in range(4))
         twin.position, twin.stop, twin.resumed = self.statement_start(), self.position, self.resumed
@@ -261,6 +263,11 @@ class Parser:
         while keep > 1 and "line" not in self.table.states[self.states[keep - 1]]:
             keep -= 1
         return keep
+
+    def _retract(self, start: int) -> None:
+        """Drops what was found in a statement so far: half of one is easily misread."""
+        while self.diagnostics and (span := self.diagnostics[-1].span) is not None and span.start >= start:
+            self.diagnostics.pop()
 
     def _recover(self) -> None:
         """Drops the statement being read, whose block (if it has one) is still searched for mistakes."""
@@ -275,13 +282,14 @@ class Parser:
         if "line" not in rows[self.states[keep - 1]]:
             self.position = len(tokens)
             return
+        header = tokens[self.statement_start()].text
         del self.states[keep:], self.values[keep - 1:], self.begins[keep - 1:], self.ends[keep - 1:], self.depths[keep - 1:]
         self.builder.large.clear()
         if resume is None:
             while tokens[self.position].type not in ("NEWLINE", "$END"):
                 self.position += 1
                 if tokens[self.position].type == "INDENT":
-                    self._search_block()
+                    self._skip_block(header in BLOCK_WORDS)
             if tokens[self.position].type == "NEWLINE":
                 self.position += 1
         else:
@@ -293,20 +301,21 @@ class Parser:
         self.ends.append(place)
         self.depths.append(0)
 
-    def _search_block(self) -> None:
-        """From an INDENT to behind its DEDENT: the statements inside are read for their mistakes only."""
+    def _skip_block(self, search: bool) -> None:
+        """From an INDENT to its DEDENT; the statements below a header are searched for their own mistakes."""
         start = self.position + 1
         level = 0
         while True:
             kind = self.tokens[self.position].type
             level += (kind == "INDENT") - (kind == "DEDENT")
-            self.position += 1
-            if level == 0 or kind == "$END":
+            if level == 0:
                 break
-        end = self.tokens[self.position - 1].start
-        inside = Parser(self.source, [*self.tokens[start:self.position - 1], Token("$END", "", end, end)], top_level=False)
-        inside.run()
-        self.diagnostics.extend(inside.diagnostics[:MAXIMUM_ERRORS])
+            self.position += 1
+        if search and self.tokens[start].first:
+            end = self.tokens[self.position].start
+            inside = Parser(self.source, [*self.tokens[start:self.position], Token("$END", "", end, end)], top_level=False)
+            inside.run()
+            self.diagnostics.extend(inside.diagnostics[:MAXIMUM_ERRORS])
 
 
 def _picked(picks: tuple[int, ...], children: list[Any]) -> Iterator[Any]:
@@ -378,7 +387,7 @@ def is_complete(text: str) -> bool:
 
 _LAYOUT = frozenset(("NEWLINE", "INDENT", "DEDENT", "$END"))
 _TOP_LEVEL_WORDS = STATEMENT_WORDS - CLAUSE_WORDS - {"return", "slot"}
-_BLOCK_WORDS = {
+_HELD = {
     "train": CLAUSE_WORDS | {"NAME"},
     "every": frozenset("print show plot save load assert gradcheck".split()),
     "step": frozenset("update minimize".split()),
@@ -408,7 +417,7 @@ def keywords_after(text: str) -> set[str]:
     owner = None
     tokens_below = [value for value in parser.values if isinstance(value, Token)]
     for value in reversed(tokens_below[:max((i for i, v in enumerate(tokens_below) if v.type == "INDENT"), default=0)]):
-        if value.text in _BLOCK_WORDS:
+        if value.text in BLOCK_WORDS:
             owner = value.text
             break
-    return found & (_BLOCK_WORDS[owner] if owner else _TOP_LEVEL_WORDS)
+    return found & (_HELD[owner] if owner else _TOP_LEVEL_WORDS)

@@ -1,0 +1,157 @@
+"""One training step as compiled functions.
+
+In: a training plan.  Out: for each group of updates a `StepFunction` that computes its costs and the new values of all
+its variables from the old ones.  Over a mapped batch, costs, metrics and their derivatives become means over the rows
+before they are differentiated, so that a whole batch is one graph.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dsl.errors import Span, error
+from dsl.ir.node import Node, make, substitute, topological
+from dsl.ir.types import Dim, Size
+from dsl.ops.calculus import DERIVATIVES
+from dsl.ops.leaves import is_leaf, leaf, leaf_name
+from dsl.ops.reduction import mean, sum_
+from dsl.ops.scalar import alias, maximum, select, sqr, sqrt
+from dsl.passes.batch import lift
+from dsl.runtime.compute import Compiled, Compute, LeafKey
+from dsl.syntax import program
+from dsl.syntax.binding import leaf_key
+
+ROWS = Dim.of(Size("rows of a batch"))
+"""The length of the leading axis of a mapped batch; a run-time size, so a short last batch compiles nothing."""
+
+
+# ---------------------------------------------------------------- graphs
+def rows_key(feed: program.Feed) -> LeafKey:
+    """The leaf that stands for the rows of a mapped input."""
+    return "value", f"rows of {leaf_name(feed.leaf)}", 0
+
+
+def rows_of(feeds: Sequence[program.Feed]) -> dict[LeafKey, Node]:
+    """For each mapped input, the value that takes its place in a batch."""
+    mapped = {}
+    for feed in feeds:
+        name = leaf_name(feed.leaf)
+        type = feed.leaf.type.with_shape((ROWS, *feed.leaf.shape))
+        mapped[leaf_key(feed.leaf)] = make(alias, [leaf("value", f"rows of {name}", type)], {"name": name})
+    return mapped
+
+
+def average(roots: Sequence[Node], mapped: Mapping[LeafKey, Node], averaged: frozenset[Node], span: Span) -> list[Node]:
+    """The graphs over a batch of rows: costs, metrics and their derivatives become means over the rows.
+
+    Raises `LrError` where an update reads another value of every row."""
+    lifted_leaves = {n: mapped[leaf_key(n)] for n in topological(roots) if is_leaf(n) and leaf_key(n) in mapped}
+    depends: set[Node] = set()
+    new: dict[Node, Node | None] = {}
+
+    def over_rows(f: Node) -> Node:
+        (lifted,), (has_axis,) = lift([f], lifted_leaves, ROWS)
+        return make(mean, [lifted], {"axes": (-lifted.rank,), "keepdims": False}) if has_axis else f
+    for node in topological(roots):
+        if node not in lifted_leaves and not any(a in depends for a in node.args):
+            new[node] = node
+            continue
+        depends.add(node)
+        if node in averaged:
+            new[node] = over_rows(node)
+        elif node.op in DERIVATIVES and node.args[1] not in depends:
+            f, x, *rest = node.args
+            new[node] = _remade(node, [over_rows(f), x, *(new[r] for r in rest)])
+        else:
+            new[node] = None if is_leaf(node) else _remade(node, [new[a] for a in node.args])
+    results: list[Node] = []
+    for root in roots:
+        result = new[root]
+        if result is None:
+            names = ", ".join(sorted({leaf_name(n) for n in lifted_leaves}))
+            raise error("E0419", "with mapped batches only costs, metrics and their derivatives are averaged", span,
+                        f"an update reads a value of every row (through {names})",
+                        help="make it a `metric` (a mean over the rows), or bind the data whole: one axis more in the inputs")
+        results.append(result)
+    return results
+
+
+def _remade(node: Node, args: Sequence[Node | None]) -> Node | None:
+    """The node over new operands, None if one of them has no meaning for a whole batch."""
+    known = [a for a in args if a is not None]
+    return make(node.op, known, node.attrs) if len(known) == len(args) else None
+
+
+def clipped(plan: program.Train, group: program.GroupPlan) -> dict[Node, Node]:
+    """Each gradient of a `minimize`, scaled so that their joint norm is at most the bound."""
+    if plan.clip is None:
+        return {}
+    used = set(topological([u.value for u in group.updates]))
+    scaled: dict[Node, Node] = {}
+    for gradients in plan.gradients:
+        nodes = [n for n in gradients.nodes if n in used]
+        if not nodes:
+            continue
+        squares = [sum_(sqr(n), axes=tuple(range(-n.rank, 0)), keepdims=False) for n in nodes]
+        length = sqrt(sum(squares[1:], squares[0]))
+        scale = select(length > plan.clip, plan.clip / maximum(length, plan.clip), 1.0)
+        scaled.update({n: n * scale for n in nodes})
+    return scaled
+
+
+@dataclass
+class StepFunction:
+    """A group of updates compiled: its leaves' values in order, kept up to date, and where its results go."""
+
+    compiled: Compiled
+    group: program.GroupPlan
+    costs: list[str]
+    targets: list[LeafKey]
+    leaves: list[Any] = field(default_factory=list)
+    places: dict[LeafKey, int] = field(default_factory=dict)
+
+    def fill(self, values: Mapping[LeafKey, Any], compute: Compute) -> None:
+        """Every leaf that has a value takes it; the rest is given before each step."""
+        self.places = {key: i for i, key in enumerate(self.compiled.keys)}
+        own = {"input", "value", "schedule", "step", "training"}
+        self.leaves = [values[k] if k in values else None if k[0] in own else compute.lookup(n)
+                       for k, n in zip(self.compiled.keys, self.compiled.executable.leaves, strict=True)]
+
+
+def step_function(compute: Compute, plan: program.Train, group: program.GroupPlan, watched: Mapping[str, Node], by_row: bool) -> StepFunction:
+    """The graph of one step of a group: what is watched, then the new values."""
+    scaled = clipped(plan, group)
+    updates = substitute([u.value for u in group.updates], scaled) if scaled else [u.value for u in group.updates]
+    roots = [*watched.values(), *updates]
+    if by_row:
+        averaged = plan.averaged | set(group.costs.values()) | set(watched.values())
+        roots = average(roots, rows_of(plan.over), averaged, plan.span)
+    if plan.schedules:
+        roots = substitute(roots, {s.target: s.leaf for s in plan.schedules})
+    return StepFunction(compute.compile(roots), group, list(watched), [leaf_key(u.target) for u in group.updates])
+
+
+# ---------------------------------------------------------------- schedules
+def schedule_value(schedule: program.Schedule, step: int, steps: int, epoch: int) -> float:
+    """The value at `step` of `steps` (both from 0), in `epoch`; the last step reaches the last value."""
+    progress = step / (steps - 1) if steps > 1 else 0.0
+    first, *rest = schedule.numbers
+    match schedule.kind:
+        case "cosine":
+            return rest[0] + (first - rest[0]) * 0.5 * (1 + math.cos(math.pi * progress))
+        case "linear":
+            return first + (rest[0] - first) * progress
+        case "exponential":
+            return float(first * rest[0] ** epoch)
+        case "steps":
+            return float(first * rest[0] ** (epoch // int(rest[1])))
+        case "warmup":
+            assert schedule.inner is not None
+            warm = int(first)
+            if step < warm:
+                return (step + 1) / warm * schedule_value(schedule.inner, 0, max(1, steps - warm), 0)
+            return schedule_value(schedule.inner, step - warm, max(1, steps - warm), epoch)
+        case _:
+            raise AssertionError(schedule.kind)

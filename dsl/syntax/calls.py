@@ -1,0 +1,241 @@
+"""Calls: of built-in functions and of those the script defines.
+
+In: a `Call` of the AST.  Out: a value.  A function of the script is elaborated anew at each call, in its own scope, so
+that its draws are keyed by the path of calls.
+"""
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from dsl.errors import Label, LrError, Span, did_you_mean, error
+from dsl.ir.node import Node, make
+from dsl.ir.types import (
+    Shape,
+    TypeFault,
+    shape_text,
+)
+from dsl.ops.functions import FUNCTIONS, LATER, Function, Parameter, as_dim
+from dsl.ops.scalar import alias
+from dsl.ops.table import constant
+from dsl.syntax import ast
+from dsl.syntax.expressions import counted, listing, literal_int, not_built
+from dsl.syntax.indexing import Indexing
+from dsl.syntax.values import (
+    Group,
+    Skipped,
+    Symbol,
+    UserFunction,
+    Value,
+)
+
+
+class Calls(Indexing):
+    def call(self, expr: ast.Call) -> Value:
+        function = expr.function
+        if isinstance(function, ast.Name):
+            symbol = self.scope.get(function.id)
+            if symbol is not None and symbol.value is None and symbol.kind == "def":
+                raise Skipped
+            if symbol is not None and isinstance(symbol.value, UserFunction):
+                return self.user_call(expr, function.id, symbol.value)
+            if function.id in FUNCTIONS:
+                return self.built_in(expr, FUNCTIONS[function.id])
+            if function.id in LATER:
+                raise not_built(expr.span, f"`{function.id}`")
+            if symbol is not None:
+                raise error("E0501", f"`{function.id}` is not a function", function.span, f"a {symbol.kind}",
+                            labels=[Label(symbol.span, "bound here")] if symbol.span else [],
+                            help=f"write `{function.id} * (…)` to multiply")
+            callables = [n for n, s in self.scope.items() if isinstance(s.value, UserFunction)]
+            near = did_you_mean(function.id, [*FUNCTIONS, *callables])
+            raise error("E0302", f"no function `{function.id}`", function.span, "not a function",
+                        help=f"did you mean `{near}`?" if near else "define it: `def f(x) = …`")
+        target = self.value(function)
+        if isinstance(target, UserFunction):
+            return self.user_call(expr, function.span.text, target)
+        raise error("E0501", f"`{function.span.text}` is not a function", function.span, "cannot be called")
+
+    def built_in(self, expr: ast.Call, row: Function) -> Value:
+        given = self.match_arguments(expr, row)
+        if row.build is None:
+            return self.data_call(expr, row, given)
+        values: list[Any] = []
+        operands: list[ast.Expr] = []
+        shown: list[Value] = []
+        for parameter in row.parameters:
+            argument = given.get(parameter.name)
+            if argument is None:
+                default = parameter.default
+                if isinstance(default, int | float) and parameter.name in ("delta",):
+                    default = constant(default, self.precision)
+                values.append(default)
+                continue
+            values.append(self.argument(row, parameter.name, argument))
+            if isinstance(values[-1], Node) and isinstance(argument, ast.Expr):
+                operands.append(argument)
+                shown.append(values[-1])
+        with self.placing(expr.span, operands, shown):
+            try:
+                result = row.build(self, *values)
+            except TypeFault as fault:
+                if fault.message.startswith("takes "):
+                    fault.message = f"`{row.name}` {fault.message}"
+                if fault.kind == "shape" and len(shown) > 1 and "do not agree" in fault.message:
+                    types = " and ".join(shape_text(v.shape) for v in shown if isinstance(v, Node))
+                    fault.message = f"`{row.name}` cannot combine {types}"
+                raise
+        if isinstance(result, tuple):
+            return Group(tuple(self.placed(r, expr.span) for r in result))
+        return self.placed(result, expr.span)
+
+    def match_arguments(self, expr: ast.Call, row: Function) -> dict[str, Any]:
+        """Arguments by parameter name; surplus sizes after `shape` belong to it."""
+        given: dict[str, Any] = {}
+        names = [p.name for p in row.parameters]
+        positional = [a.value for a in expr.arguments if a.name is None]
+        variadic = next((p for p in row.parameters if p.variadic), None)
+        if variadic:
+            given[variadic.name] = positional
+        else:
+            if len(positional) > len(names):
+                if names and names[-1] == "shape":
+                    first = len(names) - 1
+                    span = positional[first].span.to(positional[-1].span)
+                    positional = [*positional[:first], ast.Tuple(tuple(positional[first:]), span=span)]
+                else:
+                    raise error("E0502", f"`{row.name}` takes {counted(len(names), 'argument')}, not {len(positional)}",
+                                expr.span,
+                                help=f"`{row.signature}`")
+            given.update(zip(names, positional, strict=False))
+        for argument in expr.arguments:
+            if argument.name is None:
+                continue
+            name = argument.name.id
+            if name not in names or (variadic and name == variadic.name):
+                near = did_you_mean(name, names)
+                raise error("E0503", f"`{row.name}` has no parameter `{name}`", argument.name.span, "no such parameter",
+                            help=f"did you mean `{near}`?" if near else f"`{row.signature}`")
+            if name in given:
+                raise error("E0502", f"`{row.name}` is given `{name}` twice", argument.span, help=f"`{row.signature}`")
+            given[name] = argument.value
+        missing = [p.name for p in row.parameters if p.required and p.name not in given]
+        if missing:
+            raise error("E0502", f"`{row.name}` needs {listing(missing)}", expr.span, help=f"`{row.signature}`")
+        return given
+
+    def argument(self, row: Function, name: str, expr: ast.Expr) -> Any:
+        """An argument as its parameter wants it."""
+        if isinstance(expr, ast.Name) and expr.id == "none" and "none" not in self.scope:
+            return None
+        match name:
+            case "axis" | "axes" | "k" | "ddof":
+                return self.literal_ints(row, name, expr)
+            case "keepdims":
+                if not isinstance(expr, ast.Boolean):
+                    raise error("E0504", f"`{name}` of `{row.name}` is `true` or `false`", expr.span)
+                return expr.value
+            case "shape" | "reps":
+                return self.shape_argument(expr)
+            case "n" | "m":
+                with self.placing(expr.span):
+                    return as_dim(self.node(expr))
+            case "parts":
+                items = expr.items if isinstance(expr, ast.Tuple | ast.Array) else None
+                value = None if items else self.value(expr)
+                if isinstance(value, Group):
+                    return [self.as_node(v, expr) for v in value.items]
+                if items is None:
+                    raise error("E0504", f"`{row.name}` takes several arrays in brackets", expr.span,
+                                help=f"write `{row.name}((a, b))`")
+                return [self.node(i) for i in items]
+            case "x" if row.group == "derivative" and row.name != "stop_grad":
+                return self.wrt(expr)
+            case _:
+                return self.node(expr)
+
+    def literal_ints(self, row: Function, name: str, expr: ast.Expr) -> Any:
+        if name in ("axis", "axes") and isinstance(expr, ast.Tuple | ast.Array):
+            items = [literal_int(i) for i in expr.items]
+            if None not in items:
+                return tuple(items)
+        elif (value := literal_int(expr)) is not None:
+            return value
+        raise error("E0504", f"`{name}` of `{row.name}` is a literal integer", expr.span, "not a literal")
+
+    def shape_argument(self, expr: ast.Expr) -> Shape:
+        with self.placing(expr.span):
+            value = self.value(expr)
+            if isinstance(value, Group):
+                lengths = tuple(as_dim(self.as_node(i, expr)) for i in value.items)
+            elif isinstance(expr, ast.Array):
+                lengths = tuple(as_dim(self.node(i)) for i in expr.items)
+            else:
+                lengths = (as_dim(self.as_node(value, expr)),)
+        for length in lengths:
+            if length.constant is not None and length.constant < -1:
+                raise error("E0208", f"a length is not negative: {length}", expr.span)
+        return lengths
+
+    @abstractmethod
+    def data_call(self, expr: ast.Call, row: Function, given: dict[str, Any]) -> Value:
+        """A call of what the runtime does: reading files, splitting data."""
+
+    def user_call(self, expr: ast.Call, name: str, function: UserFunction) -> Value:
+        definition = function.definition
+        row = Function(name, tuple(parameter_of(p) for p in definition.parameters), "", "", None)
+        given = self.match_arguments(expr, row)
+        if name in self.active:
+            raise error("E0505", f"`{name}` calls itself", expr.span, "a recursive call",
+                        help="use `fold` or `scan` for loops")
+        if len(self.active) > 40:
+            raise error("E0505", "functions call each other too deep", expr.span)
+        arguments: dict[str, Symbol] = {}
+        for parameter in definition.parameters:
+            supplied = given.get(parameter.name.id)
+            if supplied is not None:
+                value = self.value(supplied)
+            else:
+                assert parameter.default is not None
+                with self.inside(function.scope):
+                    value = self.value(parameter.default)
+                    value = self.float_literal(parameter.default, value)
+            arguments[parameter.name.id] = Symbol(parameter.name.id, "parameter", value, parameter.name.span)
+        for key, symbol in arguments.items():
+            if isinstance(symbol.value, Node):
+                arguments[key] = Symbol(key, "parameter", make(alias, [symbol.value], {"name": f"{name}.{key}"}),
+                                        symbol.span)
+        place, outer = self.draws, self.call_path
+        self.active.append(name)
+        self.call_path, self.draws = (*outer, name, place), 0
+        try:
+            with self.inside(function.scope.new_child(arguments)):
+                return self.body(definition.body)
+        except LrError as problem:
+            raise _called_from(problem, name, expr.span) from None
+        finally:
+            self.call_path, self.draws = outer, place + 1
+            self.active.pop()
+
+    def body(self, statements: Sequence[ast.Statement]) -> Value:
+        for statement in statements:
+            match statement:
+                case ast.Define("let", idents, value):
+                    self.bind_local(idents, self.float_literal(value, self.value(value)), value)
+                case ast.Return(value):
+                    return self.value(value)
+                case _:
+                    raise error("E0506", "a function holds `let` and `return`", statement.span, "not here")
+        raise error("E0506", "this function returns nothing", statements[-1].span, help="end it with `return …`")
+
+
+def parameter_of(parameter: ast.Parameter) -> Parameter:
+    return Parameter(parameter.name.id, None, required=parameter.default is None)
+
+def _called_from(problem: LrError, name: str, span: Span) -> LrError:
+    first, *rest = problem.diagnostics
+    if any(label.text.startswith("in this call") for label in first.labels):
+        return problem
+    return type(problem)(replace(first, labels=(*first.labels, Label(span, f"in this call of `{name}`"))), *rest)
