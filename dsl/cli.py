@@ -192,7 +192,7 @@ def show(file: str | None, name: str | None, code: str | None, device: str | Non
         file, name = None, file
     session, source = open_session(file, code, device, precision, seed, values, evaluate=False)
     session.load(source)
-    from dsl.runtime.explain import describe
+    from dsl.show import describe
     sys.stdout.write(describe(session, name, view))
 
 

@@ -5,6 +5,7 @@ interface and (later) the REPL and notebook all stand on this one class.  Two se
 """
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -283,19 +284,21 @@ class Session:
             names = [name for name, _ in mark.arrays]
             match mark.kind:
                 case "hist":
-                    marks.append(plots.Hist(arrays[0], mark.bins, names[0]))
+                    marks.append(plots.Hist(arrays[0], mark.bins, x_name=names[0]))
                 case "heatmap":
-                    marks.append(plots.Heatmap(np.atleast_2d(arrays[0]), names[0]))
+                    marks.append(plots.Heatmap(np.atleast_2d(arrays[0]), z_name=names[0]))
                 case _:
                     if len(arrays) == 1:
                         arrays, names = [np.arange(len(arrays[0])), arrays[0]], ["", names[0]]
                     kind = plots.Scatter if mark.kind == "scatter" else plots.Line
                     marks.append(kind(arrays[0], arrays[1], x_name=names[0], y_name=names[1]))
-        plots.draw(marks, item.title, item.path, self.out, stream=self.stdout, span=item.span)
+        path = self.output_path(item.path) if item.path else None
+        plots.draw(marks, item.title or "", path, stream=self.stdout, span=item.span)
 
     # ------------------------------------------------------------ training
     def progress(self, total: int, unit: str) -> Progress:
-        return Progress(total, unit, stream=self.stderr, interactive=False if self.quiet else None, quiet=self.quiet)
+        """A reporter for one `train`; it goes nowhere in a quiet session."""
+        return Progress(total, unit.removesuffix("s"), io.StringIO() if self.quiet else self.stderr)
 
     def train(self, plan: program.Train) -> Report:
         driver = Driver(self, plan)

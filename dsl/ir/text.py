@@ -80,7 +80,8 @@ def _formula(node: Node, args: Sequence[str]) -> str:
         case "reshape" | "sum_to":
             return f"{node.op.name}({args[0]}, {_shape(attrs['shape'])})"
         case "slice":
-            return f"{args[0]}[{', '.join(_window(i, d) for i, d in zip(attrs['items'], node.args[0].shape[-len(attrs['items']):], strict=True))}]"
+            axes = node.args[0].shape[-len(attrs["items"]):]
+            return f"{args[0]}[{', '.join(_window(i, n) for i, n in zip(attrs['items'], axes, strict=True))}]"
         case "draw":
             return f"{attrs['kind']}({_shape(attrs['shape'])})"
         case _ if node.op.symbol and len(args) == 2:
@@ -102,7 +103,9 @@ def _window(item: tuple[Dim, Dim, int], length: Dim) -> str:
     if step == 1 and start == Dim.of(0) and count == length:
         return ":"
     stop = start + count * step
-    return f"{'' if start == Dim.of(0) else start}:{stop}" + (f":{step}" if step != 1 else "")
+    if step < 0:
+        return f"{'' if start == length - 1 else start}:{'' if stop == Dim.of(-1) else stop}:{step}"
+    return f"{'' if start == Dim.of(0) else start}:{'' if stop == length else stop}" + (f":{step}" if step != 1 else "")
 
 
 def _attributes(node: Node, attrs: Mapping[str, Any]) -> list[str]:
@@ -112,7 +115,8 @@ def _attributes(node: Node, attrs: Mapping[str, Any]) -> list[str]:
         shown.append(f"axis = {axes[0] if len(axes) == 1 else axes}")
     if attrs.get("keepdims") and axes:
         shown.append("keepdims = true")
-    shown.extend(f"{k} = {v}" for k, v in attrs.items() if k not in ("axes", "keepdims", "fill") and v not in (False, None))
+    shown.extend(f"{k} = {v}" for k, v in attrs.items()
+                 if k not in ("axes", "keepdims", "fill") and v not in (False, None))
     return shown
 
 
@@ -122,7 +126,8 @@ def listing(roots: Sequence[Node], names: Mapping[Node, str] | None = None) -> s
     lines = []
     for i, node in enumerate(topological(roots)):
         label[node] = f"%{i}"
-        attrs = [f"{k} = {_attribute(v)}" for k, v in node.attrs if not (node.op.name == "leaf" and k in ("type", "generation"))]
+        hidden = ("type", "generation") if node.op.name == "leaf" else ()
+        attrs = [f"{k} = {_attribute(v)}" for k, v in node.attrs if k not in hidden]
         name = f"    # {names[node]}" if names and node in names else ""
         lines.append(f"%{i} = {node.op.name}({', '.join([*(label[a] for a in node.args), *attrs])}) : {node.type}{name}")
     lines.append(f"return {', '.join(label[r] for r in roots)}")

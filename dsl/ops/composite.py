@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from dsl.ir.node import TABLE
-from dsl.ops.scalar import erfc, erfcx, exp, expm1, log, log1p, select, sigmoid
 from dsl.ops.scalar import abs as absolute
+from dsl.ops.scalar import erfc, erfcx, exp, expm1, log, log1p, numpy_maximum, select, sigmoid
 from dsl.ops.scalar import maximum as greater
 from dsl.ops.table import Gate, elementwise, special
 
@@ -37,7 +37,7 @@ def _softplus(x: Any) -> Any:
 
 
 # ---------------------------------------------------------------- activations
-relu       = E("relu",       "x", "same",  "`maximum(x, 0)`; gradient 0 at 0.", numpy=lambda x: greater.numpy(x, x.dtype.type(0)), surface=True, means=lambda x: greater(x, 0), partials=lambda y, x: (Gate(x > 0),))
+relu       = E("relu",       "x", "same",  "`maximum(x, 0)`; gradient 0 at 0.", numpy=lambda x: numpy_maximum(x, x.dtype.type(0)), surface=True, means=lambda x: greater(x, 0), partials=lambda y, x: (Gate(x > 0),))
 leaky_relu = E("leaky_relu", "x", "float", "`x` where positive, else `0.01 * x`.", numpy=lambda x: np.where(x > 0, x, x.dtype.type(0.01) * x)[()], surface=True, means=lambda x: select(x > 0, x, 0.01 * x))
 softplus   = E("softplus",   "x", "float", "`log(1 + exp(x))` without overflow.", numpy=_softplus, surface=True, means=lambda x: greater(x, 0) + log1p(exp(-absolute(x))), partials=lambda y, x: (sigmoid(x),))
 gelu       = E("gelu",       "x", "float", "`x` times the normal distribution function (the erf form).", numpy=lambda x: 0.5 * x * special("erfc")(-ROOT_HALF * x), surface=True, means=lambda x: 0.5 * x * erfc(-ROOT_HALF * x))
@@ -46,5 +46,5 @@ silu       = E("silu",       "x", "float", "`x * sigmoid(x)`.", numpy=lambda x: 
 logit      = E("logit",      "p", "float", "`log(p / (1 - p))`, the inverse of `sigmoid`.", numpy=special("logit"), surface=True, domain=(0.05, 0.95), means=lambda p: log(p) - log1p(-p))
 
 # ---------------------------------------------------------------- what the stabilising rules write
-log1mexp = E("log1mexp", "x", "float", "`log(1 - exp(x))` for negative `x`.", numpy=_log1mexp, domain=(-4.0, -0.1), means=lambda x: log(-expm1(x)), partials=lambda y, x: (-1 / expm1(-x),))
+log1mexp = E("log1mexp", "x", "float", "`log(1 - exp(x))` for negative `x`.", numpy=_log1mexp, domain=(-4.0, -0.1), means=lambda x: log(-expm1(x)), partials=lambda y, x: (select(x > 0, math.nan, -1 / absolute(expm1(-x))),))
 log_erfc = E("log_erfc", "x", "float", "`log(erfc(x))` without underflow.", numpy=_log_erfc, means=lambda x: log(erfc(x)), partials=lambda y, x: (-TWO_OVER_ROOT_PI / erfcx(x),))

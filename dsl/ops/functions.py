@@ -185,10 +185,10 @@ def _convert(dtype: str) -> Callable[..., Node]:
     def build(context: Context, x: Node) -> Node:
         wanted: Any = context.precision if dtype == "float" else dtype
         if dtype == "bool":
-            return x if x.dtype == "bool" else TABLE["ne"](x, 0)                    # type: ignore[no-any-return]
+            return x if x.dtype == "bool" else TABLE["ne"](x, 0)
         if dtype == "int64" and x.dtype == "int32":
             return x
-        return cast_op(x, dtype=wanted) if x.dtype != wanted else x                 # type: ignore[no-any-return]
+        return cast_op(x, dtype=wanted) if x.dtype != wanted else x
     return build
 
 
@@ -208,10 +208,11 @@ def _reshape(context: Context, x: Node, shape: Shape) -> Node:
 
 
 def _transpose(context: Context, x: Node, axes: Any = None) -> Node:
-    order = [one_axis(a, x.rank) for a in axes] if axes is not None else list(range(-1, -x.rank - 1, -1))
+    given = range(x.rank - 1, -1, -1) if axes is None else (axes,) if isinstance(axes, int) else axes
+    order = tuple(one_axis(a, x.rank) for a in given)
     if sorted(order) != list(range(-x.rank, 0)):
-        raise TypeFault(f"`transpose` needs every axis once, not {tuple(axes)}", kind="axis")
-    return transpose(x, axes=tuple(order)) if x.rank > 1 else x                     # type: ignore[no-any-return]
+        raise TypeFault(f"`transpose` needs every axis once, not {tuple(given)}", kind="axis")
+    return transpose(x, axes=order) if x.rank > 1 else x
 
 
 def _expand_dims(context: Context, x: Node, axis: int) -> Node:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from dsl.ir.node import Node, Op, make
-from dsl.ir.types import ONE, ArrayType, Dim, DType, Shapes, TypeFault, promote, shape_text
-from dsl.ops.shape import reshape, sum_to, swap
+from dsl.ir.types import ONE, ArrayType, Dim, DType, Shape, Shapes, TypeFault, promote, shape_text
+from dsl.ops.reduction import any_
+from dsl.ops.scalar import ne
+from dsl.ops.shape import expand, reshape, sum_to, swap
 from dsl.ops.table import array, cast, lift_to_rank
 
 
@@ -43,6 +45,19 @@ def _vjp(g: Node, y: Node, a: Node, b: Node) -> list[Node]:
     return [reshape(to_left, shape=a.shape), reshape(to_right, shape=b.shape)]
 
 
+def _live(mask: Node, y: Node, a: Node, b: Node) -> list[Node]:
+    """A row of `a` is in use if any element of that row of the product is; a column of `b` likewise."""
+    rows, columns = a.shape[-2:-1] or (ONE,), b.shape[-1:] if b.rank > 1 else (ONE,)
+    middle = reshape(mask, shape=(*y.shape[:y.rank - (a.rank > 1) - (b.rank > 1)], *rows, *columns))
+
+    def used(x: Node, full: Shape, axis: int) -> Node:
+        line = any_(middle, axes=(axis,), keepdims=True)
+        target = (*full[:-2], *line.shape[-2:])
+        line = line if line.shape == target else ne(sum_to(cast(line, "int64"), target), 0)
+        return reshape(expand(line, full), shape=x.shape)                            # type: ignore[no-any-return]
+    return [used(a, (*a.shape[:-2], *rows, a.shape[-1]), -1), used(b, (*b.shape[:-2], b.shape[-2 if b.rank > 1 else -1], *columns), -2)]
+
+
 def _batch(op: Op, args: Sequence[Node], mapped: Sequence[bool], length: Dim) -> Node:
     """Rows of a mapped vector are rows of a matrix; otherwise the leading axis is a stack."""
     (a, b), (am, bm) = args, mapped
@@ -63,4 +78,4 @@ def _batch(op: Op, args: Sequence[Node], mapped: Sequence[bool], length: Dim) ->
 
 
 matmul = array("matmul", "a b", "`a @ b`: product of matrices, of stacks of them, or of vectors.", infer=_infer, numpy=_matmul,
-               coerce=_coerce, vjp=_vjp, batch=_batch, symbol=("@", 60))
+               coerce=_coerce, vjp=_vjp, batch=_batch, live=_live, symbol=("@", 60))

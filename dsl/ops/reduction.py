@@ -13,7 +13,7 @@ import numpy as np
 
 from dsl.ir.node import Node, Op
 from dsl.ir.types import ONE, ZERO, ArrayType, Dim, DType, Shapes, TypeFault, is_float, is_int
-from dsl.ops.scalar import eq, exp, select, sqr, sqrt
+from dsl.ops.scalar import eq, exp, isfinite, ne, select, sqr, sqrt
 from dsl.ops.shape import concat, expand, flip, iota, move_axis, reshape, size_float, slice_axis, transpose
 from dsl.ops.table import Fault, array, batch_same, broadcast_all, cast, constant
 
@@ -64,6 +64,11 @@ def restore(g: Node, x: Node, axes: Axes, keepdims: bool) -> Node:
 
 def live_reduced(mask: Node, y: Node, x: Node, axes: Axes, keepdims: bool = False, **_: Any) -> list[Node]:
     return [restore(mask, x, axes, keepdims)]
+
+
+def live_running(mask: Node, y: Node, x: Node, axes: Axes, reverse: bool = False) -> list[Node]:
+    """An element of a running total is in use if that total or a later one is."""
+    return [ne(cumsum(cast(mask, "int64"), axes=axes, reverse=not reverse), 0)]
 
 
 def live_rowwise(mask: Node, y: Node, x: Node, axes: Axes, **_: Any) -> list[Node]:
@@ -165,13 +170,13 @@ def _logsumexp(x: Any, axes: Axes, keepdims: bool) -> Any:
 
 
 def _softmax(x: Any, axes: Axes) -> Any:
-    e = np.exp(x - np.max(x, axis=axes, keepdims=True, initial=-np.inf))
-    return (e / np.sum(e, axis=axes, keepdims=True, dtype=_wide(x.dtype))).astype(x.dtype)
+    _, e, total = _shifted(x, axes)
+    return (e / total).astype(x.dtype)
 
 
 def _log_softmax(x: Any, axes: Axes) -> Any:
-    shifted = x - np.max(x, axis=axes, keepdims=True, initial=-np.inf)
-    return (shifted - np.log(np.sum(np.exp(shifted), axis=axes, keepdims=True, dtype=_wide(x.dtype)))).astype(x.dtype)
+    anchor, _, total = _shifted(x, axes)
+    return (x - anchor - np.log(total)).astype(x.dtype)
 
 
 # ---------------------------------------------------------------- vjps
@@ -197,7 +202,7 @@ def _logsumexp_vjp(g: Node, y: Node, x: Node, axes: Axes, keepdims: bool) -> lis
     wide = _kept(y, x, axes, keepdims)
     top = cast(eq(x, wide), x.dtype)
     at_infinity = top / sum_(top, axes=axes, keepdims=True)
-    share = select(eq(wide, -math.inf), 0, select(eq(wide, math.inf), at_infinity, exp(x - wide)))
+    share = select(eq(wide, -math.inf), 0, select(eq(wide, math.inf), at_infinity, softmax(x, axes=axes)))
     return [restore(g, x, axes, keepdims) * share]
 
 
@@ -247,9 +252,15 @@ def _rowwise(shapes: Shapes, x: ArrayType, axes: Axes) -> ArrayType:
     return _float(shapes, x, (), False)
 
 
+def _softmax_means(x: Node, axes: Axes) -> Node:
+    top = max_(x, axes=axes, keepdims=True)
+    e = exp(x - select(isfinite(top), top, 0))
+    return e / sum_(e, axes=axes, keepdims=True)                                     # type: ignore[no-any-return]
+
+
 W: dict[str, Any] = {"infer": _rowwise, "coerce": coerce_float, "batch": batch_same, "live": live_rowwise, "surface": True}
 softmax = array("softmax", "x", "`exp(x) / sum(exp(x))` along an axis (the last unless told) without overflow.", numpy=_softmax, vjp=_softmax_vjp, **W,
-                means=lambda x, axes: exp(x - max_(x, axes=axes, keepdims=True)) / sum_(exp(x - max_(x, axes=axes, keepdims=True)), axes=axes, keepdims=True))
+                means=_softmax_means)
 log_softmax = array("log_softmax", "x", "`log(softmax(x))` without underflow.", numpy=_log_softmax, vjp=_log_softmax_vjp, **W,
                     means=lambda x, axes: x - logsumexp(x, axes=axes, keepdims=True))
 
@@ -339,9 +350,9 @@ def _recurrence_vjp(g: Node, y: Node, a: Node, b: Node, reverse: bool) -> list[N
     return [adjoint * shift(y, 0.0, reverse=reverse), adjoint]
 
 
-cumsum  = array("cumsum", "x", "Running sum along an axis.", infer=_running_infer, numpy=_running(np.cumsum), coerce=coerce_numbers, surface=True, batch=batch_same, live=live_rowwise,
+cumsum: Op = array("cumsum", "x", "Running sum along an axis.", infer=_running_infer, numpy=_running(np.cumsum), coerce=coerce_numbers, surface=True, batch=batch_same, live=live_running,
                 vjp=lambda g, y, x, axes, reverse=False: (cumsum(g, axes=axes, reverse=not reverse),))
-cumprod = array("cumprod", "x", "Running product along an axis; the gradient is right with zeros.", infer=_running_infer, numpy=_running(np.cumprod), coerce=coerce_numbers, surface=True, batch=batch_same, live=live_rowwise, vjp=_cumprod_vjp)
+cumprod = array("cumprod", "x", "Running product along an axis; the gradient is right with zeros.", infer=_running_infer, numpy=_running(np.cumprod), coerce=coerce_numbers, surface=True, batch=batch_same, live=live_running, vjp=_cumprod_vjp)
 
 
 def _batch_recurrence(op: Op, args: Sequence[Node], mapped: Sequence[bool], length: Dim, **attrs: Any) -> Node:
@@ -349,4 +360,5 @@ def _batch_recurrence(op: Op, args: Sequence[Node], mapped: Sequence[bool], leng
 
 
 recurrence = array("recurrence", "a b", "`y_i = b_i + a_i * y_{i-1}` along the last axis, from 0.", infer=lambda shapes, a, b, reverse: ArrayType(b.dtype, shapes.broadcast(a.shape, b.shape)),
-                   numpy=_recurrence, vjp=_recurrence_vjp, batch=_batch_recurrence)
+                   numpy=_recurrence, vjp=_recurrence_vjp, batch=_batch_recurrence,
+                   live=lambda mask, y, a, b, reverse: live_running(mask, y, y, (-1,), reverse) * 2)

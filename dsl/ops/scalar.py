@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dsl.ir.node import TABLE, Node
+from dsl.ir.node import TABLE, Node, Op
 from dsl.ir.types import ArrayType, Shapes, is_int
 from dsl.ops.table import Fault, Gate, array, batch_same, constant, elementwise, is_literal, special
 
@@ -47,7 +47,7 @@ def _pow(a: Any, b: Any) -> Any:
     return np.power(a, b)
 
 
-def _maximum(a: Any, b: Any) -> Any:
+def numpy_maximum(a: Any, b: Any) -> Any:
     return np.where((a == 0) & (b == 0), a + b, np.maximum(a, b))[()]            # +0 beats -0 on every backend
 
 
@@ -55,8 +55,13 @@ def _minimum(a: Any, b: Any) -> Any:
     return np.where((a == 0) & (b == 0), -(-a + -b), np.minimum(a, b))[()] if a.dtype.kind == "f" else np.minimum(a, b)
 
 
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    y: Any = np.where(condition, a, b)
+    return y[()]
+
+
 def _clip(x: Any, low: Any, high: Any) -> Any:
-    return _minimum(_maximum(x, low), high)
+    return _minimum(numpy_maximum(x, low), high)
 
 
 def _cast(x: Any, dtype: str) -> Any:
@@ -97,7 +102,7 @@ def _one_sided(y: Node, a: Node, b: Node, beats: Any) -> tuple[Any, Any]:
     if is_literal(a):
         return None if a.op is const else Gate(beats(a, b)), Gate(beats(b, a))
     tie = TABLE["eq"](a, b)
-    return where(beats(a, b), 1.0, where(tie, 0.5, 0.0)), where(beats(b, a), 1.0, where(tie, 0.5, 0.0))
+    return Gate(~beats(b, a), where(tie, 0.5, 1.0)), Gate(~beats(a, b), where(tie, 0.5, 1.0))
 
 
 def _pow_partials(y: Node, a: Node, b: Node) -> tuple[Any, Any]:
@@ -133,7 +138,7 @@ def _digamma_infer(shapes: Shapes, x: ArrayType, order: int) -> ArrayType:
 
 
 E = elementwise
-NONE = lambda y, *xs: (None,) * len(xs)      # noqa: E731  piecewise constant: the derivative is zero everywhere
+NONE = lambda y, *xs: (None,) * len(xs)      # piecewise constant: the derivative is zero everywhere
 
 # ---------------------------------------------------------------- arithmetic
 add      = E("add",      "a b", "num", "`a + b`",  numpy=operator.add,     commutative=True, symbol=("+", 50), partials=lambda y, a, b: (1, 1))
@@ -156,7 +161,7 @@ and_ = E("and", "a b", "logic", "`a and b`, element-wise", numpy=np.logical_and,
 or_  = E("or",  "a b", "logic", "`a or b`, element-wise",  numpy=np.logical_or, commutative=True, symbol=("or", 10), partials=NONE)
 not_ = E("not", "x",   "logic", "`not x`, element-wise",   numpy=np.logical_not, symbol=("not", 30), partials=NONE)
 select = E("where", "condition a b", "select", "`a` where the condition holds, else `b`; the branch not taken can make no nan, inf or fault, in the value or in a derivative",
-           numpy=lambda c, a, b: np.where(c, a, b)[()], surface=True, partials=lambda y, c, a, b: (None, Gate(c), Gate(~c)))
+           numpy=_where, surface=True, partials=lambda y, c, a, b: (None, Gate(c), Gate(~c)))
 isnan    = E("isnan",    "x", "test", "Whether `x` is nan.", numpy=np.isnan, surface=True, partials=NONE)
 isfinite = E("isfinite", "x", "test", "Whether `x` is neither nan nor infinite.", numpy=np.isfinite, surface=True, partials=NONE)
 
@@ -167,7 +172,9 @@ log   = E("log",   "x", "float", "Natural logarithm.", numpy=np.log, surface=Tru
 log1p = E("log1p", "x", "float", "`log(1 + x)`, exact near 0.", numpy=np.log1p, surface=True, domain=(-0.9, 5.0), partials=lambda y, x: (_log_partial(x, 1 + x, -1),))
 logaddexp = E("logaddexp", "a b", "float", "`log(exp(a) + exp(b))` without overflow.", numpy=np.logaddexp, surface=True, commutative=True, partials=_logaddexp_partials)
 xlogy = E("xlogy", "x y", "float", "`x * log(y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlogy"), surface=True, domain=(0.1, 4.0),
-          partials=lambda r, x, y: (log(y), where(_is_zero(x), 0, x / y)))
+          partials=lambda r, x, y: (log(y), Gate(ne(x, 0), x / y)))
+xmul = E("xmul", "x y", "float", "`x * y`, and 0 where `x` is 0 (unless `y` is nan).", numpy=lambda x, y: np.where((x == 0) & ~np.isnan(y), x.dtype.type(0), x * y)[()],
+         partials=lambda r, x, y: (y, Gate(ne(x, 0), x)))
 xlog1py = E("xlog1py", "x y", "float", "`x * log1p(y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlog1py"), domain=(0.1, 4.0),
           partials=lambda r, x, y: (log1p(y), where(_is_zero(x), 0, x / (1 + y))))
 
@@ -176,7 +183,7 @@ sqrt  = E("sqrt",  "x", "float", "Square root.", numpy=np.sqrt, surface=True, do
 cbrt  = E("cbrt",  "x", "float", "Cube root, of negative numbers too.", numpy=np.cbrt, surface=True, partials=lambda y, x: (1 / (3 * (y * y)),))
 sqr   = E("sqr",   "x", "same",  "`x * x`.", numpy=np.square, surface=True, partials=lambda y, x: (2 * x,))
 abs   = E("abs",   "x", "same",  "Absolute value; gradient 0 at 0.", numpy=np.abs, surface=True, partials=lambda y, x: (sign(x),))
-sign  = E("sign",  "x", "same",  "-1, 0 or 1.", numpy=np.sign, surface=True, partials=NONE)
+sign: Op = E("sign",  "x", "same",  "-1, 0 or 1.", numpy=np.sign, surface=True, partials=NONE)
 hypot = E("hypot", "a b", "float", "`sqrt(a*a + b*b)` without overflow; gradient 0 at the origin.", numpy=np.hypot, surface=True, commutative=True, partials=lambda y, a, b: (_hypot_share(a, y), _hypot_share(b, y)))
 floor = E("floor", "x", "same",  "Rounded down.", numpy=_whole(np.floor), surface=True, partials=NONE)
 ceil  = E("ceil",  "x", "same",  "Rounded up.",   numpy=_whole(np.ceil),  surface=True, partials=NONE)
@@ -184,28 +191,28 @@ round = E("round", "x", "same",  "Rounded to the nearest integer, halves to even
 
 # ---------------------------------------------------------------- trigonometric and hyperbolic
 sin   = E("sin",   "x", "float", "Sine of `x` radians.",   numpy=np.sin, surface=True, partials=lambda y, x: (cos(x),))
-cos   = E("cos",   "x", "float", "Cosine of `x` radians.", numpy=np.cos, surface=True, partials=lambda y, x: (-sin(x),))
+cos: Op = E("cos",   "x", "float", "Cosine of `x` radians.", numpy=np.cos, surface=True, partials=lambda y, x: (-sin(x),))
 tan   = E("tan",   "x", "float", "Tangent of `x` radians.", numpy=np.tan, surface=True, domain=(-1.2, 1.2), partials=lambda y, x: (1 + y * y,))
 asin  = E("asin",  "x", "float", "Inverse sine, in radians.",   numpy=np.arcsin, surface=True, domain=(-0.9, 0.9), partials=lambda y, x: (1 / sqrt((1 - x) * (1 + x)),))
 acos  = E("acos",  "x", "float", "Inverse cosine, in radians.", numpy=np.arccos, surface=True, domain=(-0.9, 0.9), partials=lambda y, x: (-1 / sqrt((1 - x) * (1 + x)),))
 atan  = E("atan",  "x", "float", "Inverse tangent, in radians.", numpy=np.arctan, surface=True, partials=lambda y, x: (1 / (1 + x * x),))
 atan2 = E("atan2", "y x", "float", "Angle of the point (x, y), in radians; gradient 0 at the origin.", numpy=np.arctan2, surface=True, partials=_atan2_partials)
 sinh  = E("sinh",  "x", "float", "Hyperbolic sine.",    numpy=np.sinh, surface=True, partials=lambda y, x: (cosh(x),))
-cosh  = E("cosh",  "x", "float", "Hyperbolic cosine.",  numpy=np.cosh, surface=True, partials=lambda y, x: (sinh(x),))
+cosh: Op = E("cosh",  "x", "float", "Hyperbolic cosine.",  numpy=np.cosh, surface=True, partials=lambda y, x: (sinh(x),))
 tanh  = E("tanh",  "x", "float", "Hyperbolic tangent.", numpy=np.tanh, surface=True, partials=lambda y, x: (1 - y * y,))
 
 # ---------------------------------------------------------------- special functions
-sigmoid = E("sigmoid", "x", "float", "`1 / (1 + exp(-x))` without overflow.", numpy=_sigmoid, surface=True, partials=lambda y, x: (y * sigmoid(-x),))
+sigmoid: Op = E("sigmoid", "x", "float", "`1 / (1 + exp(-x))` without overflow.", numpy=_sigmoid, surface=True, partials=lambda y, x: (y * sigmoid(-x),))
 erf     = E("erf",     "x", "float", "Error function.", numpy=special("erf"), surface=True, partials=lambda y, x: (TWO_OVER_ROOT_PI * exp(-(x * x)),))
 erfc    = E("erfc",    "x", "float", "`1 - erf(x)`, exact in the tail.", numpy=special("erfc"), surface=True, partials=lambda y, x: (-TWO_OVER_ROOT_PI * exp(-(x * x)),))
 erfcx   = E("erfcx",   "x", "float", "`exp(x*x) * erfc(x)`.", numpy=special("erfcx"), partials=lambda y, x: (2 * x * y - TWO_OVER_ROOT_PI,))
 lgamma  = E("lgamma",  "x", "float", "Logarithm of the absolute value of the gamma function.", numpy=special("gammaln"), surface=True, domain=(0.2, 5.0), partials=lambda y, x: (digamma(x),))
-digamma = E("digamma", "x", "float", "Derivative of `lgamma`.", numpy=special("digamma"), surface=True, domain=(0.2, 5.0), partials=lambda y, x: (polygamma(x, order=1),))
-polygamma = array("polygamma", "x", "The `order`-th derivative of `digamma`.", infer=_digamma_infer, elementwise=True, batch=batch_same, domain=(0.2, 5.0),
+digamma: Op = E("digamma", "x", "float", "Derivative of `lgamma`.", numpy=special("digamma"), surface=True, domain=(0.2, 5.0), partials=lambda y, x: (polygamma(x, order=1),))
+polygamma: Op = array("polygamma", "x", "The `order`-th derivative of `digamma`.", infer=_digamma_infer, elementwise=True, batch=batch_same, domain=(0.2, 5.0),
                   numpy=lambda x, order: special("polygamma")(order, x).astype(x.dtype)[()], partials=lambda y, x, order: (polygamma(x, order=order + 1),))
 
 # ---------------------------------------------------------------- extremes
-maximum = E("maximum", "a b", "num", "The larger, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=_maximum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, gt))
+maximum = E("maximum", "a b", "num", "The larger, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=numpy_maximum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, gt))
 minimum = E("minimum", "a b", "num", "The smaller, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=_minimum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, lt))
 clip    = E("clip", "x low high", "num", "`x` held between `low` and `high`; gradient 1 at the bounds.", numpy=_clip, surface=True,
             partials=lambda y, x, low, high: (Gate(~((x < low) | (x > high))), Gate((x < low) & (low <= high)), Gate((x > high) | (low > high))))

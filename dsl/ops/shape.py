@@ -12,8 +12,21 @@ from typing import Any
 import numpy as np
 
 from dsl.ir.node import Node, Op, make
-from dsl.ir.types import ONE, ZERO, ArrayType, Dim, DimLike, DType, Shape, Shapes, TypeFault, derived, product, shape_text
-from dsl.ops.scalar import cast_op, eq, ne, select
+from dsl.ir.types import (
+    ONE,
+    ZERO,
+    ArrayType,
+    Dim,
+    DimLike,
+    DType,
+    Shape,
+    Shapes,
+    TypeFault,
+    derived,
+    product,
+    shape_text,
+)
+from dsl.ops.scalar import cast_op, eq, select
 from dsl.ops.table import Fault, array, batch_same, broadcast_all, constant, lift_to_rank, shape_attr
 
 SliceItem = tuple[Dim, Dim, int]                  # start, length, step
@@ -33,10 +46,10 @@ def _reshape_infer(shapes: Shapes, x: ArrayType, shape: Shape) -> ArrayType:
 
 
 def _batch_reshape(op: Op, args: Sequence[Node], mapped: Sequence[bool], length: Dim, shape: Shape) -> Node:
-    return reshape(args[0], shape=(length, *shape))
+    return reshape(args[0], shape=(length, *shape))                                 # type: ignore[no-any-return]
 
 
-reshape = array("reshape", "x", "The same elements in another shape.", infer=_reshape_infer, numpy=lambda x, shape: np.reshape(x, shape),
+reshape: Op = array("reshape", "x", "The same elements in another shape.", infer=_reshape_infer, numpy=lambda x, shape: np.reshape(x, shape),
                 vjp=lambda g, y, x, shape: (reshape(g, shape=x.shape),), batch=_batch_reshape, structural=True)
 
 
@@ -53,7 +66,7 @@ def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(order.index(i) - len(axes) for i in range(len(axes)))
 
 
-transpose = array("transpose", "x", "The last axes in another order.", infer=_transpose_infer,
+transpose: Op = array("transpose", "x", "The last axes in another order.", infer=_transpose_infer,
                   numpy=lambda x, axes: np.transpose(x, _permutation(np.ndim(x), axes)),
                   vjp=lambda g, y, x, axes: (transpose(g, axes=_inverse(axes)),), batch=batch_same, structural=True)
 
@@ -194,7 +207,7 @@ def _unslice(x: Any, items: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
 slice_op = array("slice", "x", "Every `step`-th element of the last axes from `start`, `length` of them.", infer=_slice_infer,
                  numpy=lambda x, items: x[_window(items)],
                  vjp=lambda g, y, x, items: (unslice(g, items=items, shape=x.shape[x.rank - len(items):]),), batch=batch_same, structural=True)
-unslice = array("unslice", "x", "Zeros of the last axes' `shape` with `x` in the places `slice` takes.", infer=_unslice_infer, numpy=_unslice,
+unslice: Op = array("unslice", "x", "Zeros of the last axes' `shape` with `x` in the places `slice` takes.", infer=_unslice_infer, numpy=_unslice,
                 vjp=lambda g, y, x, items, shape: (slice_op(g, items=items),), batch=batch_same, structural=True)
 
 
@@ -316,7 +329,7 @@ def _batch_scatter(op: Op, args: Sequence[Node], mapped: Sequence[bool], length:
 gather = array("gather", "x *indices", "`x[i, j, …]`: the leading axes picked by integer arrays.", infer=_gather_infer, numpy=_gather,
                vjp=lambda g, y, x, *indices, **attrs: (scatter_add(g, *indices, shape=x.shape, **attrs), *(None for _ in indices)),
                batch=_batch_gather, structural=True)
-scatter_add = array("scatter_add", "g *indices", "Zeros of `shape` with `g` added at the indices, duplicates accumulating.", infer=_scatter_infer, numpy=_scatter_add,
+scatter_add: Op = array("scatter_add", "g *indices", "Zeros of `shape` with `g` added at the indices, duplicates accumulating.", infer=_scatter_infer, numpy=_scatter_add,
                     vjp=lambda g, y, x, *indices, shape, **attrs: (expand(gather(g, *indices, **attrs), x.shape), *(None for _ in indices)),
                     batch=_batch_scatter, structural=True)
 
@@ -348,7 +361,7 @@ def _sort_vjp(g: Node, y: Node, x: Node) -> list[Node]:
     return [take_along_last(g, argsort(order))]
 
 
-sort = array("sort", "x", "Sorted along the last axis, nan last.", infer=lambda shapes, x: x, numpy=lambda x: np.sort(x, axis=-1), vjp=_sort_vjp, batch=batch_same)
+sort = array("sort", "x", "Sorted along the last axis, nan last.", infer=lambda shapes, x: x, numpy=lambda x: np.sort(x, axis=-1), vjp=_sort_vjp, batch=batch_same, structural=True)
 argsort = array("argsort", "x", "The indices that sort the last axis; ties keep their order.", infer=lambda shapes, x: x.with_dtype("int64"),
                 numpy=lambda x: np.argsort(x, axis=-1, kind="stable"), batch=batch_same)
 

@@ -30,9 +30,11 @@ class Fault(Exception):
 
 @dataclass(frozen=True)
 class Gate:
-    """A partial derivative that is 1 where `condition` holds and 0 elsewhere, whatever the cotangent is."""
+    """A partial derivative that is `factor` where `condition` holds; elsewhere the operand is dead, its derivative 0
+    whatever the cotangent is and whatever the operand itself was computed from."""
 
     condition: Node
+    factor: Any = 1
 
 
 Signature = str

@@ -5,7 +5,9 @@ first.  Each differentiated expression is simplified and stabilised before its d
 
 A cotangent carries a live mask.  Where `where` does not take a branch its elements are dead: an element-wise rule then
 emits `where(mask, g * dy/dx, 0)`, so that no nan or infinity of the dead branch gets through, to any order.  Ops that
-move elements move the mask likewise; reductions spread it; contractions drop it.
+move elements move the mask likewise; reductions spread it; ops that mix elements of an operand with live cotangents
+(products of matrices, running products) read 0 in place of the operand's dead elements.  The gates of `relu`, `clip`,
+`maximum` make masks too, but those do not reach through products of matrices: that would cost a pass over every weight.
 """
 from __future__ import annotations
 
@@ -16,19 +18,27 @@ from dsl.ir.node import Node, Origins, make, reaches, substitute, topological
 from dsl.ir.types import Shape, is_float
 from dsl.ops.calculus import DERIVATIVES, double_vjp, jac, jvp, vjp
 from dsl.ops.leaves import is_leaf, leaf
-from dsl.ops.reduction import any_
+from dsl.ops.linalg import matmul
+from dsl.ops.reduction import any_, cumprod, recurrence
 from dsl.ops.scalar import add, and_, cast_op, ne, or_, select
-from dsl.ops.shape import expand, reshape, sum_to, zeros_like
+from dsl.ops.shape import FILL, expand, expand_op, gather, reshape, sum_to, zeros_like
 from dsl.ops.table import Gate
 from dsl.passes.batch import rows_over_basis, unit_vector
 
 Simplify = Callable[[list[Node]], list[Node]]
 
 
+MIXING = frozenset((matmul, cumprod, recurrence))
+"""Ops whose derivative multiplies live cotangents with elements of an operand that may be dead."""
+
+
 @dataclass(frozen=True)
 class Cotangent:
+    """`mask` tells which elements are live (None: every one) and the value is 0 elsewhere; `strict` if a `where` made it."""
+
     value: Node
-    mask: Node | None                   # None: every element is live
+    mask: Node | None = None
+    strict: bool = False
 
 
 # ---------------------------------------------------------------- derivative ops written out
@@ -103,12 +113,12 @@ def reverse(root: Node, seed: Node, targets: Sequence[Node], origins: Origins | 
     root = expand_definitions(root, reaches([root], targets), origins)
     order = topological([root])
     on_path = reaches([root], targets)
-    pending: dict[Node, list[Cotangent]] = {root: [Cotangent(seed, None)]}
+    pending: dict[Node, list[Cotangent]] = {root: [Cotangent(seed)]}
     result: dict[Node, Node] = {}
     for node in reversed(order):
         if node not in on_path or node not in pending:
             continue
-        total = _meet(pending.pop(node), node.shape)
+        total = _meet(pending.pop(node))
         if origins is not None:
             origins.inherit(total.value, node)
         if node in targets:
@@ -122,13 +132,13 @@ def reverse(root: Node, seed: Node, targets: Sequence[Node], origins: Origins | 
     return [result.get(t) or zeros_like(t) for t in targets]
 
 
-def _meet(parts: Sequence[Cotangent], shape: Shape) -> Cotangent:
+def _meet(parts: Sequence[Cotangent]) -> Cotangent:
     """Contributions added up; an element is live if it is in any of them."""
     value, mask = parts[0].value, parts[0].mask
     for part in parts[1:]:
         value = add(value, part.value)
         mask = or_(mask, part.mask) if mask is not None and part.mask is not None else None
-    return Cotangent(value, mask)
+    return Cotangent(value, mask, any(part.strict for part in parts))
 
 
 def _through(node: Node, g: Cotangent, on_path: set[Node]) -> list[Cotangent | None]:
@@ -141,16 +151,21 @@ def _through(node: Node, g: Cotangent, on_path: set[Node]) -> list[Cotangent | N
                 for a, w, p in zip(node.args, wanted, partials, strict=True)]
     if node.op.vjp is None:
         return [None] * len(node.args)
-    values = node.op.vjp(g.value, node, *node.args, **attrs)
-    masks = live_masks(g.mask, node)
+    keep_masks = g.mask is not None and (g.strict or node.op is not matmul)
+    masks = live_masks(g.mask if keep_masks else None, node)
+    args = list(node.args)
+    if keep_masks and node.op in MIXING:
+        args = [a if mask is None else select(mask, a, 0) for a, mask in zip(args, masks, strict=True)]
+    elif g.mask is not None and node.op is gather:
+        args, attrs = skipping(node, args, g.mask), {"fill": True}
     results: list[Cotangent | None] = []
-    for w, value, mask in zip(wanted, values, masks, strict=True):
+    for w, value, mask in zip(wanted, node.op.vjp(g.value, node, *args, **attrs), masks, strict=True):
         if not w or value is None:
             results.append(None)
         elif mask is None or node.op.structural:
-            results.append(Cotangent(value, mask))
+            results.append(Cotangent(value, mask, g.strict))
         else:
-            results.append(Cotangent(select(mask, value, 0), mask))
+            results.append(Cotangent(select(mask, value, 0), mask, g.strict))
     return results
 
 
@@ -158,8 +173,8 @@ def _element(g: Cotangent, partial: object, node: Node, arg: Node) -> Cotangent:
     """The element-wise rule: `where(mask, g * partial, 0)`, summed back to the operand's shape."""
     mask = g.mask
     match partial:
-        case Gate(condition):
-            value = select(condition, g.value, 0)
+        case Gate(condition, factor):
+            value = select(condition, g.value if factor == 1 else g.value * factor, 0)
             condition = expand(condition, node.shape)
             mask = condition if mask is None else and_(mask, condition)
         case 1 | 1.0:
@@ -171,7 +186,8 @@ def _element(g: Cotangent, partial: object, node: Node, arg: Node) -> Cotangent:
             value = value if mask is None else select(mask, value, 0)
     if node.op.name == "cast":
         value = cast_op(value, dtype=arg.dtype)
-    return Cotangent(sum_to(expand(value, node.shape), arg.shape), None if mask is None else mask_to(mask, arg.shape))
+    value = sum_to(expand(value, node.shape), arg.shape)
+    return Cotangent(value) if mask is None else Cotangent(value, mask_to(mask, arg.shape), g.strict or node.op is select)
 
 
 # ---------------------------------------------------------------- masks
@@ -183,7 +199,7 @@ def mask_to(mask: Node, shape: Shape) -> Node:
     axes = [a for a in range(-mask.rank, 0) if a < -len(shape) or (shape[a].constant == 1 != mask.shape[a].constant)]
     undecided = any(mask.shape[a] != shape[a] for a in range(-len(shape), 0) if a not in axes)
     if undecided:
-        result: Node = ne(sum_to(cast_op(mask, dtype="float64"), shape), 0)
+        result: Node = ne(sum_to(cast_op(mask, dtype="int64"), shape), 0)
         return result
     reduced = any_(mask, axes=tuple(axes), keepdims=True)
     return reshape(reduced, shape=shape) if extra else reduced      # type: ignore[no-any-return]
@@ -196,8 +212,13 @@ def live_masks(mask: Node | None, node: Node) -> list[Node | None]:
         return nothing
     attrs = dict(node.attrs)
     if node.op.structural and node.op.vjp:
-        backs: Iterable[Node | None] = node.op.vjp(cast_op(mask, dtype="float64"), node, *node.args, **attrs)
-        return [None if b is None else ne(b, 0) for b in backs]
+        if node.op is gather:
+            backs: Iterable[Node | None] = gather.vjp(cast_op(mask, dtype="int64"), node, *skipping(node, node.args, mask), fill=True)  # type: ignore[misc]
+        elif node.op is expand_op:
+            backs = [sum_to(cast_op(mask, dtype="int64"), node.args[0].shape)]
+        else:
+            backs = node.op.vjp(mask, node, *node.args, **attrs)
+        return [b if b is None or b.dtype == "bool" else ne(b, 0) for b in backs]
     if node.op.live:
         return list(node.op.live(mask, node, *node.args, **attrs))
     if node.op.elementwise:
@@ -205,3 +226,9 @@ def live_masks(mask: Node | None, node: Node) -> list[Node | None]:
     return nothing
 
 
+def skipping(node: Node, args: Sequence[Node], mask: Node) -> list[Node]:
+    """The operands of a `gather` in which the elements that a mask leaves out are not looked up."""
+    rank = max(index.rank for index in args[1:])
+    trailing = tuple(range(rank - node.rank, 0))
+    picks = any_(mask, axes=trailing, keepdims=False) if trailing else mask
+    return [args[0], *(select(picks, index, FILL) for index in args[1:])]

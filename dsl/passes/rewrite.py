@@ -3,6 +3,7 @@
 In: graphs and rule sets.  Out: graphs with every rule applied until none fits, and a trace of what fired.  A rule is a
 lambda from its variables to (left, right) or (left, right, condition): `softplus = lambda x: (log1p(exp(x)),
 softplus(x))`.  A variable may also stand for an attribute.  A number on the left matches a literal with the same bits.
+The right side may be a function of the nodes, where sizes come in.  A rule fires only if the type stays the same.
 """
 from __future__ import annotations
 
@@ -127,7 +128,7 @@ def _replacement(rule: Rule, node: Node) -> Node | None:
     for bound in match(rule.left, node, {}):
         if rule.condition and not rule.condition(**bound):
             continue
-        made = fill(rule.right, bound, node)
+        made = rule.right(**bound) if inspect.isfunction(rule.right) else fill(rule.right, bound, node)
         if not isinstance(made, Node):
             made = cast(coerce_operands("num", [made], node.dtype)[0], node.dtype)
         if made.type == node.type:

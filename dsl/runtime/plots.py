@@ -75,7 +75,7 @@ class Heatmap:
 Mark = Scatter | Line | Hist | Heatmap
 
 
-def draw(marks: Sequence[Mark], title: str = "", path: str | os.PathLike[str] | None = None,
+def draw(marks: Sequence[Mark], title: str | None = None, path: str | os.PathLike[str] | None = None,
          out_dir: str | os.PathLike[str] = ".", stream: TextIO | None = None, span: Span | None = None) -> Path | None:
     """Draws the marks over each other to `path` (below `out_dir` unless absolute) and returns where it was written.
 
@@ -99,7 +99,7 @@ def draw(marks: Sequence[Mark], title: str = "", path: str | os.PathLike[str] | 
 
 # ---------------------------------------------------------------- arrays
 def _checked(mark: Mark, span: Span | None) -> Mark:
-    """The mark with float64 arrays of the right shapes, infinities as nan; E0611 otherwise."""
+    """The mark with float64 arrays of the right shapes as `_numbers` gives them; E0611 otherwise."""
     match mark:
         case Scatter() | Line():
             kind = type(mark).__name__.lower()
@@ -134,13 +134,14 @@ def _vector(value: npt.ArrayLike, what: str, name: str, span: Span | None) -> Ar
 
 
 def _numbers(value: npt.ArrayLike, what: str, name: str, span: Span | None) -> Array:
+    """As float64, infinities as nan, and within ±1e150: the packages square the length of an axis."""
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise error("E0611", f"{name or what} is text, and only numbers can be drawn", span,
                     help="turn a text column into numbers with `codes(…)`")
     array = array.astype(np.float64)
     array[np.isinf(array)] = np.nan
-    return array
+    return np.clip(array, -1e150, 1e150)
 
 
 def _axes(array: Array) -> str:
@@ -193,7 +194,7 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def _picture(marks: Sequence[Mark], title: str, kind: str, span: Span | None) -> bytes:
+def _picture(marks: Sequence[Mark], title: str | None, kind: str, span: Span | None) -> bytes:
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -212,14 +213,15 @@ def _picture(marks: Sequence[Mark], title: str, kind: str, span: Span | None) ->
     return buffer.getvalue()
 
 
-def _draw_axes(figure: Any, axes: Any, marks: Sequence[Mark], title: str) -> None:
+def _draw_axes(figure: Any, axes: Any, marks: Sequence[Mark], title: str | None) -> None:
     handles = [_draw_mark(figure, axes, mark, _COLORS[place % len(_COLORS)], len(marks))
                for place, mark in enumerate(marks)]
     flat = [mark for mark in marks if not isinstance(mark, Heatmap)]
     y_names = [mark.y_name for mark in flat if isinstance(mark, Scatter | Line)]
     if any(isinstance(mark, Hist) for mark in marks):
         y_names.append("count")
-    axes.set_xlabel(_axis_name([mark.x_name for mark in flat]), parse_math=False)
+    axes.set_xlabel(_axis_name([mark.x_name or (mark.label if isinstance(mark, Hist) else "") for mark in flat]),
+                    parse_math=False)
     axes.set_ylabel(_axis_name(y_names), parse_math=False)
     if title:
         axes.set_title(title, parse_math=False)
@@ -272,7 +274,7 @@ def _missing(package: str, purpose: str, span: Span | None) -> LrError:
 
 
 # ---------------------------------------------------------------- terminal
-def _to_terminal(marks: Sequence[Mark], title: str, stream: TextIO | None, span: Span | None) -> None:
+def _to_terminal(marks: Sequence[Mark], title: str | None, stream: TextIO | None, span: Span | None) -> None:
     import sys
     stream = stream or sys.stdout
     curves = [mark for mark in marks if isinstance(mark, Scatter | Line)]
@@ -284,7 +286,7 @@ def _to_terminal(marks: Sequence[Mark], title: str, stream: TextIO | None, span:
     stream.write(text.encode(encoding, "replace").decode(encoding))
 
 
-def _terminal_curves(marks: Sequence[Scatter | Line], title: str, span: Span | None) -> str:
+def _terminal_curves(marks: Sequence[Scatter | Line], title: str | None, span: Span | None) -> str:
     try:
         import uniplot
     except ImportError:
@@ -295,9 +297,11 @@ def _terminal_curves(marks: Sequence[Scatter | Line], title: str, span: Span | N
     drawn = [(mark, keep) for mark, keep in zip(marks, finite, strict=True) if keep.any()]
     names = [_legend_name(mark) for mark, _ in drawn]
     options: dict[str, Any] = {"legend_labels": names} if len(names) > 1 and all(names) else {}
-    text: Any = uniplot.plot_to_string(
-        [np.asarray(mark.y)[keep] for mark, keep in drawn], [np.asarray(mark.x)[keep] for mark, keep in drawn],
-        lines=[isinstance(mark, Line) for mark, _ in drawn], title=title or None, color=False, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        text: Any = uniplot.plot_to_string(
+            [np.asarray(mark.y)[keep] for mark, keep in drawn], [np.asarray(mark.x)[keep] for mark, keep in drawn],
+            lines=[isinstance(mark, Line) for mark, _ in drawn], title=title or None, color=False, **options)
     return str(text) if isinstance(text, str) else "\n".join(text)       # older versions gave a list of lines
 
 

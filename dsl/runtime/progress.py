@@ -1,11 +1,11 @@
 """Progress of a training run on standard error.
 
-In: how far it is (`update`, after each epoch or burst of steps), and how it ended (`close`).  Out: on a terminal one line
-that is redrawn at most ten times a second; elsewhere a plain line after 2 s, then after 4, 8, … at most 60 s more; in
-both at the end a summary line.  Nothing is imported that is not loaded anyway, and `update` between redraws costs less
-than a microsecond.
+In: how far it is (`update`, after each epoch or burst of steps), and how it ended (`close`).  Out: on a terminal one
+line that is redrawn at most ten times a second; elsewhere a plain line after 2 s, then after 4, 8, … at most 60 s more;
+in both at the end a summary line.  Nothing is imported that is not loaded anyway, and an `update` that does not redraw
+costs about a microsecond.
 
-    train  ████████████░░░░░░░░  epoch 62/100  C = 0.1031  84,000 steps/s  0:07 left
+    ████████████░░░░░░░░  epoch 62/100  C = 0.1031  84,000 steps/s  0:07 left
     trained 100 epochs, 10100 steps in 0.12 s (84,000 steps/s), C = 0.1029
 """
 from __future__ import annotations
@@ -29,13 +29,13 @@ _BAR, _DIM, _OFF, _CLEAR = "\x1b[36m", "\x1b[2m", "\x1b[0m", "\r\x1b[2K"
 class Progress:
     """Reports a run of `total` units ("epoch" or "step"; None if open-ended) on `stream` (default: standard error).
 
-    `interactive` says whether to redraw one line; None asks the stream and TERM (`dumb` is not one to redraw).  NO_COLOR
-    leaves colours out.  `cost_name` names a cost given as a number.  A stream that can no longer be written to is left
-    alone: progress never stops a run.
+    `interactive` says whether to redraw one line; None asks the stream and TERM (`dumb` is not one to redraw).
+    NO_COLOR leaves colours out; `quiet` writes nothing at all.  `cost_name` names a cost given as a number.  A stream
+    that can no longer be written to is left alone: progress never stops a run.
     """
 
     def __init__(self, total: int | None, unit: str = "epoch", stream: TextIO | None = None,
-                 interactive: bool | None = None, cost_name: str = "C") -> None:
+                 interactive: bool | None = None, cost_name: str = "C", quiet: bool = False) -> None:
         self.total, self.unit, self.cost_name = total, unit, cost_name
         self.stream = stream if stream is not None else sys.stderr
         if interactive is None:
@@ -48,7 +48,8 @@ class Progress:
         self.next = self.started + self.pause
         self.done = self.steps = 0
         self.cost: Cost = None
-        self.drawn = self.closed = False
+        self.drawn = False
+        self.closed = quiet
 
     def update(self, done: int, steps: int, cost: Cost = None) -> None:
         """`done` units and `steps` steps are finished; `cost` is the latest, one number or several by name."""
@@ -63,28 +64,33 @@ class Progress:
             self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
         self.next = now + self.pause
 
-    def close(self, verb: str = "trained", note: str = "", summary: bool = True) -> None:
-        """Takes the redrawn line away and writes the summary: `verb` as in `trained` or `interrupted after`, and `note`.
+    def close(self, done: int | None = None, steps: int | None = None, cost: Cost = None, note: str | None = None, *,
+              verb: str = "trained", failed: bool = False) -> None:
+        """Takes the redrawn line away and writes the summary of these figures (default: those of the last update).
 
-        Calling it twice writes it once.
+        `note` says why it ended early, `verb` what was done; after a failure there is no summary, as the message that
+        follows has the place.  A second call does nothing.
         """
         if self.closed:
             return
-        self.closed = True
+        self.done = self.done if done is None else done
+        self.steps = self.steps if steps is None else steps
+        self.cost = cost or self.cost if isinstance(cost, Mapping) or cost is None else cost
         self.clear()
-        if summary:
+        if not failed:
             self._write(self.summary(verb, note) + "\n")
+        self.closed = True
 
-    def summary(self, verb: str = "trained", note: str = "") -> str:
+    def summary(self, verb: str = "trained", note: str | None = None) -> str:
         """The final line, without its end."""
         seconds = monotonic() - self.started
-        amount = _count(self.done, self.unit)
+        amount = _count(self.steps, "step")
         if self.unit != "step":
-            amount += f", {_count(self.steps, 'step')}"
+            amount = f"{_count(self.done, self.unit)}, {amount}"
         rate = _rate(self.steps, seconds)
         text = f"{verb} {amount} in {_duration(seconds)}" + (f" ({rate})" if rate else "")
         cost = _costs(self.cost, self.cost_name)
-        return text + (f", {cost}" if cost else "") + (f"; {note}" if note else "")
+        return text + (f", {cost}" if cost else "") + (f"; stopped: {note}" if note else "")
 
     def clear(self) -> None:
         """Takes the redrawn line away, so that something else can be printed; the next update draws it again."""
@@ -97,7 +103,7 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  trace: TracebackType | None) -> None:
-        self.close("trained" if kind is None else "stopped after")
+        self.close(failed=kind is not None)
 
     # ------------------------------------------------------------ the line
     def _parts(self, now: float) -> list[str]:

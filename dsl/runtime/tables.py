@@ -31,10 +31,14 @@ __all__ = ["Arrays", "Header", "Missing", "Table", "codes", "header", "labels", 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Named arrays of one file, in the file's order; `source` is the file's name for messages."""
+    """Named arrays of one file, in the file's order; `source` is the file's name for messages.
+
+    `n_rows` is the length of their first axis where all have the same, else 0.
+    """
 
     columns: dict[str, Array]
     source: str
+    n_rows: int
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,7 +58,6 @@ class Arrays:
 class Table(Arrays):
     """Columns of one length: each [n_rows], of bool, int64, float64 or text (object array of `str`)."""
 
-    n_rows: int
     separator: str = ","                # what a CSV's cells were separated by
     dropped: int = 0                    # rows left out by `missing = drop`
 
@@ -127,7 +130,8 @@ def read_npz(path: str | os.PathLike[str], span: Span | None = None) -> Arrays:
     with open_file(path, span) as file:
         for name, size, member in _npz_members(file, path.name, span):
             arrays[name] = _npy_array(member, f"{name} in {path.name}", size, span)
-    return Arrays(arrays, path.name)
+    lengths = {array.shape[:1] for array in arrays.values()}
+    return Arrays(arrays, path.name, sum(lengths.pop()) if len(lengths) == 1 else 0)
 
 
 def read_parquet(path: str | os.PathLike[str], *, missing: Missing | None = None, span: Span | None = None) -> Table:

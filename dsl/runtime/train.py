@@ -192,25 +192,24 @@ class Driver:
         by_epoch = plan.unit == "epochs"
         a_epoch = self.total // self.batch if plan.drop_last else -(-self.total // self.batch)
         steps = self.count * a_epoch if by_epoch else self.count
-        progress = self.state.progress(self.count, plan.unit)
+        self.progress = progress = self.state.progress(self.count, plan.unit)
         began = time.perf_counter()
         failed = True
         try:
             if plan.log:
                 self.log = open(self.state.output_path(plan.log), "w", encoding="utf-8")     # noqa: SIM115
             with InterruptFlag() as flag, np.errstate(all="ignore"):
-                self.loop(steps, by_epoch, flag, progress)
+                self.loop(steps, by_epoch, flag)
             failed = False
         finally:
             report.seconds = time.perf_counter() - began
             if self.log:
                 self.log.close()
-            if failed:
-                progress.close(failed=True)
-        progress.close(report.epochs, report.steps, report.costs, report.stopped)
+            progress.close(report.epochs if by_epoch else report.steps, report.steps, report.costs or None,
+                           report.stopped, failed=failed)
         return report
 
-    def loop(self, steps: int, by_epoch: bool, flag: InterruptFlag, progress: Progress) -> None:
+    def loop(self, steps: int, by_epoch: bool, flag: InterruptFlag) -> None:
         report, plan = self.report, self.plan
         each_step = bool(plan.every or plan.stop or (plan.until is not None and not by_epoch))
         for batch in batches(self.total, self.batch, plan.drop_last):
@@ -223,17 +222,13 @@ class Driver:
                 raise error("E0721", f"interrupted after step {report.steps}; the state is that of this whole step", plan.span,
                             f"epoch {report.epochs + (not batch.last)}", kind=Interrupted)
             if batch.last and by_epoch:
-                progress.update(report.epochs, report.steps, self.shown_cost())
+                self.progress.update(report.epochs, report.steps, report.costs)
             elif not by_epoch and report.steps % STEPS_BETWEEN_REPORTS == 0:
-                progress.update(report.steps, report.steps, self.shown_cost())
+                self.progress.update(report.steps, report.steps, report.costs or {n: float(self.last[n]) for n in self.reported})
             if stop:
                 break
         if self.weight:
             self.close_epoch(count=False)
-
-    def shown_cost(self) -> float | None:
-        costs = self.report.costs or {n: float(self.last[n]) for n in self.reported if n in self.last}
-        return next(iter(costs.values())) if costs else None
 
     # ------------------------------------------------------------ one step
     def inputs(self, batch: Batch) -> list[tuple[LeafKey, Any]]:
@@ -326,6 +321,7 @@ class Driver:
             if every.unit == unit and number % int(self.state.array(every.count)) == 0:
                 if unit == "steps" and self.weight:
                     self.publish({n: s / self.weight for n, s in self.sums.items()})
+                self.progress.clear()
                 self.state.execute(every.body)
         rule = self.plan.stop
         if rule is None or rule.unit != unit:

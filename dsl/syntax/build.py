@@ -7,12 +7,13 @@ Such mistakes go to `diagnostics`; they do not stop the parser.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from dsl.errors import Diagnostic, Label, Source, Span
+from dsl.errors import Label, Source, Span
 from dsl.syntax import ast
+from dsl.syntax.build_expressions import ExpressionBuilder, shortened
 from dsl.syntax.layout import Token
 
 
@@ -43,7 +44,7 @@ ALLOWED: dict[str, tuple[tuple[type[ast.Statement], ...], str]] = {
     "optimizer": ((ast.Slot, ast.Define, ast.Update), "`slot`, `let` and `update`"),
 }
 _OWNER: dict[type[ast.Statement], str] = {
-    **{clause: "train" for clause in _CLAUSES}, ast.Return: "def", ast.Slot: "optimizer"}
+    **dict.fromkeys(_CLAUSES, "train"), ast.Return: "def", ast.Slot: "optimizer"}
 
 
 def first_word(span: Span) -> str:
@@ -55,19 +56,13 @@ def first_word(span: Span) -> str:
     return text[span.start:end]
 
 
-class Builder:
+class Builder(ExpressionBuilder):
+    """One method for each rule."""
+
     def __init__(self, source: Source) -> None:
-        self.source = source
-        self.diagnostics: list[Diagnostic] = []
-        self.large: list[Span] = []             # literals 2**63, which only a minus sign makes an int64
+        super().__init__(source)
         self.incomplete: set[int] = set()       # ends of blocks that lost a statement
         self.top_level = True
-
-    def span(self, start: int, end: int) -> Span:
-        return Span(self.source, start, end)
-
-    def mistake(self, code: str, message: str, span: Span, label: str = "", *labels: Label, help: str | None = None) -> None:
-        self.diagnostics.append(Diagnostic(code, message, Label(span, label), labels, help=help))
 
     # ------------------------------------------------------------ script, lines, blocks
     def script(self, start: int, end: int, *lines: ast.Statement | None) -> ast.Script:
@@ -79,8 +74,9 @@ class Builder:
                 self.mistake("E0122", f"`{target} = …` does not say what it makes", statement.span,
                             help=f"a name is bound by a keyword: `let {target} = …`, `shared {target} = …`")
             elif owner is not None:
-                self.mistake("E0137", f"`{first_word(statement.span)}` belongs inside a `{owner}` block", statement.span,
-                            help=f"indent it below a line `{owner} …:`")
+                word = first_word(statement.span)
+                self.mistake("E0137", f"`{word}` belongs inside a `{owner}` block", statement.span,
+                             help=f"indent it below a line `{owner} …:`")
         return ast.Script(statements, span=self.span(0, len(self.source.text)))
 
     def expression(self, start: int, end: int, value: ast.Expr, newline: Token) -> ast.Expr:
@@ -115,16 +111,17 @@ class Builder:
             if isinstance(statement, ast.Bare):
                 message, help = "an expression by itself does nothing here", f"a `{owner}` block holds {described}"
                 if owner == "def":
-                    help = f"write `return {_shortened(statement.span.text)}`"
+                    help = f"write `return {shortened(statement.span.text)}`"
                 elif owner == "every":
-                    help = f"write `print {_shortened(statement.span.text)}`"
+                    help = f"write `print {shortened(statement.span.text)}`"
             elif isinstance(statement, ast.Schedule):
                 message = f"`{statement.target.id} = …` does not say what it makes"
                 help = f"write `let {statement.target.id} = …`; a `{owner}` block holds {described}"
             else:
                 message = f"`{first_word(statement.span)}` cannot stand in a `{owner}` block"
                 help = f"a `{owner}` block holds {described}"
-            self.mistake("E0137", message, statement.span, "", Label(name, f"the `{owner}` block begins here"), help=help)
+            above = Label(name, f"the `{owner}` block begins here")
+            self.mistake("E0137", message, statement.span, "", above, help=help)
         return body
 
     # ------------------------------------------------------------ header and declarations
@@ -171,7 +168,7 @@ class Builder:
         return ast.Constraint(name, value, span=self.span(start, end))
 
     def constraints(self, start: int, end: int, *items: ast.Constraint) -> tuple[ast.Constraint, ...]:
-        self._once((item.name for item in items), "constraint")
+        self.once((item.name for item in items), "constraint")
         return items
 
     def shared_item(self, start: int, end: int, name: ast.Ident, constraints: tuple[ast.Constraint, ...] | None,
@@ -191,7 +188,7 @@ class Builder:
 
     def derive(self, start: int, end: int, kind: Any, names: tuple[ast.Ident, ...], value: ast.Expr,
                wrt: tuple[ast.Ident, ...]) -> ast.Derive:
-        self._once(wrt, "name")
+        self.once(wrt, "name")
         return ast.Derive(kind, names, value, wrt, span=self.span(start, end))
 
     def update(self, start: int, end: int, target: ast.Ident, value: ast.Expr) -> ast.Update:
@@ -202,7 +199,7 @@ class Builder:
                     help=f"write `update {target.id} <- …`")
 
     def wrt(self, start: int, end: int, names: tuple[ast.Ident, ...]) -> Targets:
-        self._once(names, "name")
+        self.once(names, "name")
         return Targets(names, ())
 
     def wrt_all(self, start: int, end: int, exclude: tuple[ast.Ident, ...] | None) -> Targets:
@@ -213,7 +210,8 @@ class Builder:
         return ast.Minimize(cost, wrt.names, wrt.exclude, optimizer, span=self.span(start, end))
 
     def step(self, start: int, end: int, name: ast.Ident, body: tuple[ast.Statement, ...]) -> ast.Step:
-        return ast.Step(name, self._check_block("step", self.span(start, name.span.end), body), span=self.span(start, end))
+        self._check_block("step", self.span(start, name.span.end), body)
+        return ast.Step(name, body, span=self.span(start, end))
 
     def _callee(self, value: ast.Expr, wanted: str) -> None:
         callee = value.function if isinstance(value, ast.Call) else value
@@ -245,8 +243,9 @@ class Builder:
                 self.mistake("E0132", "`drop_last` without `batch`", option.span, help="write `batch 32 drop_last`")
         clauses = self._check_block("train", self.span(start, start + 5), block or ())
         self._clauses_once(clauses)
-        return ast.Train(count, unit, given.get("over", ()), given.get("batch"), "drop_last" in given, "shuffle" in given,
-                         given.get("of", ()), given.get("until"), clauses, span=self.span(start, end))
+        return ast.Train(count, unit, given.get("over", ()), given.get("batch"), "drop_last" in given,
+                         "shuffle" in given, given.get("of", ()), given.get("until"), clauses,
+                         span=self.span(start, end))
 
     def _clauses_once(self, clauses: tuple[ast.Statement, ...]) -> None:
         seen: dict[object, ast.Statement] = {}
@@ -269,13 +268,14 @@ class Builder:
     def valid(self, start: int, end: int, bindings: tuple[ast.Binding, ...]) -> ast.Valid:
         return ast.Valid(bindings, span=self.span(start, end))
 
-    def stop(self, start: int, end: int, count: ast.Expr, unit: Any, direction: Any, name: ast.Ident) -> ast.StopAfter:
+    def stop(self, start: int, end: int, count: ast.Expr, unit: Any, direction: Any,
+             name: ast.Ident) -> ast.StopAfter:
         return ast.StopAfter(count, unit, direction, name, span=self.span(start, end))
 
     def schedule(self, start: int, end: int, target: ast.Expr, value: ast.Expr) -> ast.Schedule | None:
         if isinstance(target, ast.Name):
             return ast.Schedule(ast.Ident(target.id, span=target.span), value, span=self.span(start, end))
-        written = _shortened(target.span.text)
+        written = shortened(target.span.text)
         match target:
             case ast.Call(ast.Name("let" | "data" | "shared" as word)):
                 help = f"write `{word} a, b = …`, without brackets"
@@ -291,7 +291,8 @@ class Builder:
     def clip(self, start: int, end: int, value: ast.Expr) -> ast.ClipNorm:
         return ast.ClipNorm(value, span=self.span(start, end))
 
-    def checkpoint(self, start: int, end: int, path: ast.Expr, count: ast.Expr, unit: Any, best: Token | None) -> ast.Checkpoint:
+    def checkpoint(self, start: int, end: int, path: ast.Expr, count: ast.Expr, unit: Any,
+                   best: Token | None) -> ast.Checkpoint:
         return ast.Checkpoint(path, count, unit, best is not None, span=self.span(start, end))
 
     def log(self, start: int, end: int, path: ast.Expr) -> ast.Log:
@@ -309,22 +310,24 @@ class Builder:
 
     def parameters(self, start: int, end: int, *items: ast.Parameter | None) -> tuple[ast.Parameter, ...]:
         parameters = tuple(item for item in items if item is not None)
-        self._once((item.name for item in parameters), "parameter")
+        self.once((item.name for item in parameters), "parameter")
         optional = False
         for item in parameters:
             if optional and item.default is None:
-                self.mistake("E0139", f"parameter `{item.name.id}` needs a default, as the one before it has one", item.span,
-                            help="put the parameters without default first")
+                message = f"parameter `{item.name.id}` needs a default, as the one before it has one"
+                self.mistake("E0139", message, item.span, help="put the parameters without default first")
             optional = item.default is not None
         return parameters
 
     def def_expression(self, start: int, end: int, name: ast.Ident, parameters: tuple[ast.Parameter, ...],
                        value: ast.Expr) -> ast.Def:
-        return ast.Def(name, parameters, (ast.Return(value, span=value.span),), None, None, span=self.span(start, end))
+        body = (ast.Return(value, span=value.span),)
+        return ast.Def(name, parameters, body, None, None, span=self.span(start, end))
 
     def def_vjp(self, start: int, end: int, name: ast.Ident, parameters: tuple[ast.Parameter, ...], value: ast.Expr,
                 cotangent: ast.Ident, vjp: ast.Expr) -> ast.Def:
-        return ast.Def(name, parameters, (ast.Return(value, span=value.span),), cotangent, vjp, span=self.span(start, end))
+        body = (ast.Return(value, span=value.span),)
+        return ast.Def(name, parameters, body, cotangent, vjp, span=self.span(start, end))
 
     def def_block(self, start: int, end: int, name: ast.Ident, parameters: tuple[ast.Parameter, ...],
                   body: tuple[ast.Statement, ...]) -> ast.Def:
@@ -345,7 +348,7 @@ class Builder:
 
     def optimizer(self, start: int, end: int, name: ast.Ident, parameters: tuple[ast.Parameter, ...],
                   names: tuple[ast.Ident, ...], body: tuple[ast.Statement, ...]) -> ast.Optimizer:
-        self._once(names, "name")
+        self.once(names, "name")
         self._check_block("optimizer", self.span(start, name.span.end), body)
         return ast.Optimizer(name, parameters, names, body, span=self.span(start, end))
 
@@ -356,10 +359,12 @@ class Builder:
     def items(self, start: int, end: int, *items: ast.Expr) -> tuple[ast.Expr, ...]:
         return items
 
-    def print_(self, start: int, end: int, items: tuple[ast.Expr, ...], bindings: tuple[ast.Binding, ...] | None) -> ast.Print:
+    def print_(self, start: int, end: int, items: tuple[ast.Expr, ...],
+               bindings: tuple[ast.Binding, ...] | None) -> ast.Print:
         return ast.Print(items, bindings or (), span=self.span(start, end))
 
-    def show(self, start: int, end: int, items: tuple[ast.Expr, ...], bindings: tuple[ast.Binding, ...] | None) -> ast.Show:
+    def show(self, start: int, end: int, items: tuple[ast.Expr, ...],
+             bindings: tuple[ast.Binding, ...] | None) -> ast.Show:
         return ast.Show(items, bindings or (), span=self.span(start, end))
 
     def plot(self, start: int, end: int, marks: tuple[ast.Expr, ...], *options: Option) -> ast.Plot:
@@ -372,7 +377,7 @@ class Builder:
             return ast.Save(value, path, span=span)
         if not isinstance(value, ast.Text):
             self.mistake("E0132", "`save` needs a file", value.span,
-                        help=f'write `save {_shortened(value.span.text)} to "file.csv"`')
+                        help=f'write `save {shortened(value.span.text)} to "file.csv"`')
         return ast.Save(None, value, span=span)
 
     def load(self, start: int, end: int, path: ast.Expr) -> ast.Load:
@@ -383,10 +388,16 @@ class Builder:
 
     def test(self, start: int, end: int, name: ast.Text, body: tuple[ast.Statement, ...]) -> ast.Test:
         for statement in body:
-            if (owner := _OWNER.get(type(statement))) or isinstance(statement, ast.Test):
-                self.mistake("E0137", f"`{first_word(statement.span)}` cannot stand in a `test` block", statement.span, help=(
-                    f"write `let {first_word(statement.span)} = …`" if isinstance(statement, ast.Schedule)
-                    else f"it belongs inside a `{owner}` block" if owner else "tests stand side by side"))
+            owner, word = _OWNER.get(type(statement)), first_word(statement.span)
+            if isinstance(statement, ast.Schedule):
+                help = f"write `let {word} = …`"
+            elif owner:
+                help = f"it belongs inside a `{owner}` block"
+            elif isinstance(statement, ast.Test):
+                help = "tests stand side by side"
+            else:
+                continue
+            self.mistake("E0137", f"`{word}` cannot stand in a `test` block", statement.span, help=help)
         return ast.Test(name, body, span=self.span(start, end))
 
     def gradcheck(self, start: int, end: int, cost: ast.Expr, wrt: tuple[ast.Ident, ...]) -> ast.Gradcheck:
@@ -394,173 +405,3 @@ class Builder:
 
     def bare(self, start: int, end: int, value: ast.Expr) -> ast.Bare:
         return ast.Bare(value, span=self.span(start, end))
-
-    # ------------------------------------------------------------ names and bindings
-    def name(self, start: int, end: int, word: Token) -> ast.Ident:
-        return ast.Ident(word.text, span=self.span(start, end))
-
-    def names(self, start: int, end: int, *names: ast.Ident) -> tuple[ast.Ident, ...]:
-        return names
-
-    def binding(self, start: int, end: int, name: ast.Ident, value: ast.Expr) -> ast.Binding:
-        return ast.Binding(name, value, span=self.span(start, end))
-
-    def bindings(self, start: int, end: int, *bindings: ast.Binding) -> tuple[ast.Binding, ...]:
-        self._once((binding.name for binding in bindings), "name")
-        return bindings
-
-    def _once(self, names: Iterable[ast.Ident], what: str) -> None:
-        seen: dict[str, ast.Ident] = {}
-        for name in names:
-            if name.id in seen:
-                self.mistake("E0135", f"{what} `{name.id}` is given twice", name.span, "",
-                            Label(seen[name.id].span, "given here first"))
-            seen.setdefault(name.id, name)
-
-    # ------------------------------------------------------------ expressions
-    def number(self, start: int, end: int, literal: Token) -> ast.Number:
-        span = self.span(start, end)
-        if literal.text.isdigit():
-            value = int(literal.text)
-            if value == 2**63:
-                self.large.append(span)
-            return ast.Number(value, span=span)
-        return ast.Number(float(literal.text), span=span)
-
-    def text(self, start: int, end: int, literal: Token) -> ast.Text:
-        return ast.Text(literal.text, span=self.span(start, end))
-
-    def boolean(self, start: int, end: int, word: Token) -> ast.Boolean:
-        return ast.Boolean(word.text == "true", span=self.span(start, end))
-
-    def variable(self, start: int, end: int, word: Token) -> ast.Name:
-        return ast.Name(word.text, span=self.span(start, end))
-
-    def unary(self, start: int, end: int, sign: Token, operand: ast.Expr) -> ast.Expr:
-        span = self.span(start, end)
-        if sign.text == "-" and self.large and self.large[-1] is operand.span:
-            self.large.pop()
-            return ast.Number(-2**63, span=span)
-        return ast.Unary(sign.text, operand, span=span)  # type: ignore[arg-type]
-
-    def binary(self, start: int, end: int, left: ast.Expr, sign: Token, right: ast.Expr) -> ast.Binary:
-        return ast.Binary(sign.text, left, right, span=self.span(start, end), op_span=self.span(sign.start, sign.end))
-
-    power = binary
-
-    def chained_comparison(self, start: int, end: int, *parts: Any) -> ast.Expr:
-        operands, signs = parts[::2], parts[1::2]
-        left, middle, right = (_shortened(operand.span.text) for operand in operands[:3])
-        self.mistake("E0126", "comparisons cannot be chained", self.span(signs[1].start, signs[1].end), "",
-                    Label(self.span(signs[0].start, signs[0].end), "the first comparison"),
-                    help=f"write `{left} {signs[0].text} {middle} and {middle} {signs[1].text} {right}`")
-        return self.binary(start, operands[1].span.end, operands[0], signs[0], operands[1])
-
-    def if_(self, start: int, end: int, condition: ast.Expr, value: ast.Expr, otherwise: ast.Expr) -> ast.Conditional:
-        return ast.Conditional(condition, value, otherwise, span=self.span(start, end))
-
-    def with_(self, start: int, end: int, value: ast.Expr, bindings: tuple[ast.Binding, ...]) -> ast.With:
-        return ast.With(value, bindings, span=self.span(start, end))
-
-    def attribute(self, start: int, end: int, value: ast.Expr, name: ast.Ident) -> ast.Attribute:
-        return ast.Attribute(value, name, span=self.span(start, end))
-
-    def index(self, start: int, end: int, value: ast.Expr, *items: Any) -> ast.Index:
-        return ast.Index(value, items, span=self.span(start, end))
-
-    def slice_(self, start: int, end: int, first: ast.Expr | None, stop: ast.Expr | None, step: Any = None) -> ast.Slice:
-        return ast.Slice(first, stop, step, span=self.span(start, end))
-
-    def new_axis(self, start: int, end: int) -> ast.NewAxis:
-        return ast.NewAxis(span=self.span(start, end))
-
-    def dots(self, start: int, end: int) -> ast.Dots:
-        return ast.Dots(span=self.span(start, end))
-
-    def tuple_(self, start: int, end: int, *items: ast.Expr) -> ast.Tuple:
-        return ast.Tuple(items, span=self.span(start, end))
-
-    def array(self, start: int, end: int, *items: ast.Expr | None) -> ast.Array:
-        return ast.Array(_present(items), span=self.span(start, end))
-
-    # ------------------------------------------------------------ calls and loops
-    def positional(self, start: int, end: int, value: ast.Expr) -> ast.Argument:
-        return ast.Argument(None, value, span=self.span(start, end))
-
-    def keyword(self, start: int, end: int, target: ast.Expr, value: ast.Expr) -> ast.Argument:
-        if isinstance(target, ast.Name):
-            return ast.Argument(ast.Ident(target.id, span=target.span), value, span=self.span(start, end))
-        self.mistake("E0139", "an argument's name stands left of `=`", target.span, "this is no name",
-                    help="to compare, write `==`")
-        return ast.Argument(None, value, span=self.span(start, end))
-
-    def call(self, start: int, end: int, function: ast.Expr, *items: ast.Argument | None) -> ast.Call:
-        span = self.span(start, end)
-        arguments = _present(items)
-        if not isinstance(function, ast.Name | ast.Attribute):
-            self.mistake("E0142", f"`{_shortened(function.span.text)}` is no function", function.span,
-                        help="a product is written `a * (b + c)`")
-        named: ast.Argument | None = None
-        for argument in arguments:
-            if argument.name is not None:
-                named = argument
-            elif named is not None and named.name is not None:
-                self.mistake("E0139", f"an argument without a name after `{named.name.id} = …`", argument.span, "",
-                            Label(named.span, "from here on every argument has a name"),
-                            help="put the arguments without a name first")
-        if named is not None:
-            self._once((argument.name for argument in arguments if argument.name is not None), "argument")
-        if isinstance(function, ast.Name) and function.id in _LOOPS:
-            self.mistake("E0138", f"`{function.id}` is not written like this", span, help=f"write `{_LOOPS[function.id]}`")
-        return ast.Call(function, arguments, span=span)
-
-    def loop(self, start: int, end: int, function: ast.Expr, states: ast.Expr, starts: ast.Expr, elements: ast.Expr,
-             sequences: ast.Expr, body: ast.Expr) -> ast.Expr:
-        span = self.span(start, end)
-        kind = self._loop_kind(function, ("scan", "fold"), "`for`")
-        names, values, tupled = self._pairs(states, starts, "start value")
-        items, columns, _ = self._pairs(elements, sequences, "sequence")
-        return ast.Loop("fold" if kind == "fold" else "scan", names, values, items, columns, body, tupled, span=span)
-
-    def iterate(self, start: int, end: int, function: ast.Expr, states: ast.Expr, starts: ast.Expr, condition: ast.Expr,
-                limit: ast.Expr, body: ast.Expr) -> ast.Expr:
-        self._loop_kind(function, ("iterate",), "`while`")
-        names, values, tupled = self._pairs(states, starts, "start value")
-        return ast.Iterate(names, values, condition, limit, body, tupled, span=self.span(start, end))
-
-    def _loop_kind(self, function: ast.Expr, kinds: Sequence[str], word: str) -> str:
-        if isinstance(function, ast.Name) and function.id in kinds:
-            return function.id
-        self.mistake("E0138", f"{word} belongs inside {' or '.join(f'`{kind}(…)`' for kind in kinds)}", function.span,
-                    help=f"write `{_LOOPS[kinds[0]]}`")
-        return kinds[0]
-
-    def _pairs(self, left: ast.Expr, right: ast.Expr, what: str) -> tuple[tuple[ast.Ident, ...], tuple[ast.Expr, ...], bool]:
-        tupled = isinstance(left, ast.Tuple)
-        targets = left.items if isinstance(left, ast.Tuple) else (left,)
-        values = right.items if tupled and isinstance(right, ast.Tuple) else (right,)
-        names = []
-        for target in targets:
-            if isinstance(target, ast.Name):
-                names.append(ast.Ident(target.id, span=target.span))
-            else:
-                self.mistake("E0130", "a loop needs a name here", target.span, help="`scan(v = v0 for t in ts: expr)`")
-        if len(targets) != len(values):
-            self.mistake("E0138", f"{len(targets)} names, but {len(values)} {what}{'s' if len(values) != 1 else ''}",
-                        right.span, "", Label(left.span, "for these names"),
-                        help=f"write one {what} for each name: `(p, q)` goes with `(p0, q0)`")
-        self._once(names, "name")
-        return tuple(names), values, tupled
-
-
-_LOOPS = {"scan": "scan(v = v0 for t in ts: expr)", "fold": "fold(v = v0 for t in ts: expr)",
-          "iterate": "iterate(v = v0 while condition max 100: expr)"}
-
-
-def _present(items: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(item for item in items if item is not None)
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 40 else line[:37] + "…"

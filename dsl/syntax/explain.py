@@ -1,56 +1,42 @@
 """Putting a parser's refusal into words: in comes the parser at a token it cannot read, out goes a diagnostic.
 
-What the parser could have read there is known exactly (`Parser.expected`), and so are the words of the statement so far.
+What the parser could have read there is known exactly (`expected`), and so are the words of the statement so far.
 The checks stand in the order of how much they know: those that recognise a habit of another language or a slip first,
 then what is missing, at last "expected this, found that".  A check that has nothing to say returns None.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from dsl.errors import Diagnostic, Label, Span, did_you_mean
+from dsl.errors import Diagnostic, Label, Source, Span, did_you_mean
 from dsl.syntax.layout import BLOCK_WORDS, RESERVED, STATEMENT_WORDS, Token
+from dsl.syntax.messages import FOREIGN_STATEMENTS, FORMS
+from dsl.syntax.table import Table
 
-if TYPE_CHECKING:
-    from dsl.syntax.parse import Parser
+
+class Reader(Protocol):
+    """What is asked of the parser (see `lalr.Parser`)."""
+
+    source: Source
+    start: str
+    tokens: list[Token]
+    position: int
+    table: Table
+
+    def statement_start(self) -> int: ...
+
+    def before(self) -> Reader: ...
+
+    def expected(self) -> frozenset[str]: ...
+
 
 _OPERANDS = frozenset(("WORD", "NUMBER", "STRING"))
 _CLOSING = frozenset(("NEWLINE", "RPAR", "RSQB", "COLON", "COMMA", "EQUAL", "$END"))
 _SCAN_LIMIT = 10_000                    # tokens looked at beyond the mistake
 
-# First words that other languages begin a statement with, and what stands for them here.
-_FOREIGN_STATEMENTS = {
-    "import": 'another script is read by `import "nets.lr" as nets`; all built-in functions are there without import',
-    "from": 'another script is read by `import "nets.lr" as nets`; all built-in functions are there without import',
-    "for": "arrays are computed whole; a loop with a state is `scan(v = v0 for t in ts: expr)` or `fold(…)`, "
-           "training is `train 100 epochs`",
-    "while": "a loop up to a condition is `iterate(v = v0 while condition max 100: expr)`",
-    "if": "a choice is an expression: `let y = if c then a else b`, or `where(c, a, b)` element by element",
-    "class": "a function is `def f(x) = …`; parameters that learn are `shared w = 0.0`",
-    "function": "a function is `def f(x) = …`", "func": "a function is `def f(x) = …`", "fn": "a function is `def f(x) = …`",
-    "lambda": "a function is `def f(x) = …`",
-    "var": "a name is bound by `let x = …`, state that changes by `shared w = …`",
-    "val": "a name is bound by `let x = …`", "const": "a name is bound by `let x = …`", "auto": "a name is bound by `let x = …`",
-    "try": "there are no exceptions; `assert condition, \"why\"` checks one", "raise": "`assert condition, \"why\"` checks one",
-    "del": "names stay bound", "global": "every name of a script is visible below its line",
-    "else": "a choice is an expression: `if c then a else b`", "elif": "a choice is `if c then a else if d then b else e`",
-}
-_FORMS = {
-    "let": "let a = 1", "model": "model Y = X * w", "cost": "cost C = mean(sqr(Y_bar - Y))", "metric": "metric acc = mean(Y == T)",
-    "data": 'data A = csv("A.csv")', "shared": "shared w = 0.0", "grad": "grad gw = C wrt w", "hess": "hess H = C wrt w",
-    "jac": "jac J = f wrt x", "update": "update w <- w - 0.1 * gw", "minimize": "minimize C wrt all using adam(rate = 1e-3)",
-    "fit": "fit C wrt all using lbfgs()", "gradcheck": "gradcheck C wrt w", "train": "train 100 epochs over X = A, Y = B",
-    "every": "every 10 epochs: print C", "stop": "stop after 5 epochs without lower C", "step": "step critic:",
-    "checkpoint": 'checkpoint "m.safetensors" every 10 epochs', "clip": "clip norm 1", "import": 'import "nets.lr" as nets',
-    "optimizer": "optimizer mine(rate = 0.1) for p, g:", "def": "def f(x) = x + 1", "test": 'test "name":',
-    "scalar": "scalar x", "vector": "vector v[n]", "matrix": "matrix X[n, d]", "tensor": "tensor T[n, h, w]", "dim": "dim k = 10",
-    "save": 'save Y to "Y.csv"', "load": 'load "m.safetensors"', "log": 'log "run.jsonl"', "valid": "valid X = A, Y = B",
-    "plot": 'plot line(x, y) to "fit.png"', "slot": "slot m = zeros_like(p)",
-}
 
-
-def explain(parser: Parser) -> tuple[Diagnostic, int | None]:
+def explain(parser: Reader) -> tuple[Diagnostic, int | None]:
     """The diagnostic, and where a statement begins at which to go on (None: behind the one that is broken)."""
     failure = _Failure(parser)
     for check in _CHECKS if parser.start == "script" else (_no_expression, *_CHECKS[_STATEMENT_CHECKS:]):
@@ -62,7 +48,7 @@ def explain(parser: Parser) -> tuple[Diagnostic, int | None]:
 class _Failure:
     """The place of a refusal: `token` is refused, `previous` was read last, `first` begins the statement."""
 
-    def __init__(self, parser: Parser) -> None:
+    def __init__(self, parser: Reader) -> None:
         self.parser, self.source, self.tokens = parser, parser.source, parser.tokens
         self.index = parser.position
         self.token = parser.tokens[self.index]
@@ -76,6 +62,7 @@ class _Failure:
         self.wants_name = "NAME" in self.expected and not self.wants_expression
         self.after_operand = "PLUS" in self.expected and not self.wants_expression
         self.complete = "NEWLINE" in self.expected
+        self.ends = self.token.type in ("NEWLINE", "$END")
         self.resume: int | None = None
 
     def span(self, token: Token) -> Span:
@@ -98,12 +85,20 @@ class _Failure:
         text = self.source.text[token.start:token.end]
         return f"`{text if len(text) <= 40 else text[:37] + '…'}`"
 
+    def missing(self, word: str) -> str:
+        return f"`{word}` is missing {'after' if self.ends else 'before'} this"
+
     def after(self) -> str:
         return f" after {self.found(self.previous)}" if self.previous else ""
 
     def form(self) -> str | None:
-        form = _FORMS.get(self.first.text)
+        form = FORMS.get(self.first.text)
         return f"write it like `{form}`" if form else None
+
+    def clauses(self) -> list[str]:
+        """The words that could stand here, operators left out."""
+        return sorted(word for word, symbol in self.parser.table.words.items()
+                      if symbol in self.expected and word not in ("and", "or", "with", "not", "if"))
 
     def backwards(self) -> Iterator[Token]:
         """The statement's tokens before the refused one, in the same brackets, last first."""
@@ -137,9 +132,10 @@ def _deeper_line(f: _Failure) -> Diagnostic | None:
             continue
         if not begins and not f.complete:
             continue
-        span, above = f.span(token), Label(f.span(f.first), "this statement goes on below, as long as lines are indented deeper")
+        span = f.span(token)
+        above = Label(f.span(f.first), "this statement goes on below, as long as lines are indented deeper")
         if index == f.index and "COLON" in f.expected and f.first.text in BLOCK_WORDS:
-            return f.say("E0103", f"the `{f.first.text}` above opens no block", span, "this line is indented deeper", above,
+            return f.say("E0103", f"the `{f.first.text}` above opens no block", span, "this is indented deeper", above,
                          help="end the line above with `:`")
         if begins:
             f.resume = None if f.first.text in BLOCK_WORDS else index
@@ -165,14 +161,11 @@ def _foreign_statement(f: _Failure) -> Diagnostic | None:
     word = f.first.text if f.first.type == "WORD" else ""
     if f.at_start and f.token.type == "FLOOR":
         return f.say("E0121", "`//` divides", help="a comment begins with `#`")
-    if word == "if" and (f.token.type == "COLON" or "ELSE" in f.expected and f.token.type == "NEWLINE"):
-        if f.token.type != "COLON":
-            return None
-    elif f.index != (f.start if word in RESERVED else f.start + 1):
+    place = f.start if word in RESERVED else f.start + 1
+    begins = f.index == place and (word in RESERVED or f.token.type in (*_OPERANDS, "COLON"))
+    if not begins and (word != "if" or f.token.type != "COLON"):
         return None
-    elif word not in RESERVED and f.token.type not in (*_OPERANDS, "COLON"):
-        return None
-    help = _FOREIGN_STATEMENTS.get(word)
+    help = FOREIGN_STATEMENTS.get(word)
     if word == "import":
         return f.say("E0121", "`import` reads a script: its path is a text", help=help)
     return f.say("E0121", f"there is no `{word}` statement", f.span(f.first), help=help) if help else None
@@ -181,7 +174,7 @@ def _foreign_statement(f: _Failure) -> Diagnostic | None:
 def _no_expression(f: _Failure) -> Diagnostic | None:
     if f.index == f.start + 1 and f.first.text in STATEMENT_WORDS and f.token.type in _OPERANDS:
         return f.say("E0149", f"an expression is expected here, not a `{f.first.text}` statement", f.span(f.first))
-    if f.at_start and f.token.type in ("NEWLINE", "$END"):
+    if f.at_start and f.ends:
         return f.say("E0127", "an expression is missing")
     return None
 
@@ -193,7 +186,8 @@ def _unknown_statement(f: _Failure) -> Diagnostic | None:
     if word in STATEMENT_WORDS:
         return None
     near = did_you_mean(word, sorted(STATEMENT_WORDS))
-    help = f"did you mean `{near}`?" if near else "a statement begins with a keyword such as `let`, `shared`, `model`, `train`, `print`"
+    help = "a statement begins with a keyword such as `let`, `shared`, `model`, `train`, `print`"
+    help = f"did you mean `{near}`?" if near else help
     return f.say("E0120", f"no statement begins with `{word}`", f.span(f.first), help=help)
 
 
@@ -233,16 +227,12 @@ def _loops(f: _Failure) -> Diagnostic | None:
 def _misspelt_clause(f: _Failure) -> Diagnostic | None:
     if f.token.type != "WORD" or f.wants_expression or f.wants_name or f.at_start:
         return None
-    words = f.parser.table.words
-    near = did_you_mean(f.token.text, sorted(w for w, symbol in words.items() if symbol in f.expected and w not in _WORD_OPERATORS))
+    near = did_you_mean(f.token.text, f.clauses())
     if near is None:
         return None
     if near in ("epochs", "steps"):
         return f.say("E0133", f"the unit is written `{near}`", help=f"write `{near}`, also after 1")
     return f.say("E0120", f"unknown word `{f.token.text}`", help=f"did you mean `{near}`?")
-
-
-_WORD_OPERATORS = frozenset("and or with not if".split())
 
 
 # ---------------------------------------------------------------- signs mixed up
@@ -263,7 +253,8 @@ def _signs(f: _Failure) -> Diagnostic | None:
 # ---------------------------------------------------------------- names
 def _reserved(f: _Failure) -> Diagnostic | None:
     if f.wants_name and not f.at_start and f.token.type == "WORD" and f.token.text in RESERVED:
-        return f.say("E0129", f"`{f.token.text}` is a reserved word", label="not free as a name", help="choose another name")
+        return f.say("E0129", f"`{f.token.text}` is a reserved word", label="not free as a name",
+                     help="choose another name")
     return None
 
 
@@ -278,16 +269,18 @@ def _names(f: _Failure) -> Diagnostic | None:
     if (wrong := _with_list(f)) is not None:
         return wrong
     if previous.type == "COMMA":
-        return f.say("E0134", "nothing follows this `,`" if token.type in _CLOSING else f"a name is missing before {f.found()}",
-                     f.span(previous) if token.type in _CLOSING else None, help="delete the comma, or write the next name")
+        help = "delete the comma, or write the next name"
+        if token.type in _CLOSING:
+            return f.say("E0134", "nothing follows this `,`", f.span(previous), help=help)
+        return f.say("E0134", f"a name is missing before {f.found()}", help=help)
     if previous.type == "WORD" and previous.text in ("wrt", "of", "except"):
-        help: str | None = f"`{previous.text}` takes names; bind an expression by `let` first"
+        form: str | None = f"`{previous.text}` takes names; bind an expression by `let` first"
     elif token.type in ("LPAR", "LSQB"):
-        help = "names stand without brackets: `let a, b = …`"
+        form = "names stand without brackets: `let a, b = …`"
     else:
-        help = f.form()
+        form = f.form()
     message = f"{f.found()} is no name" if token.type in ("NUMBER", "STRING") else f"a name is missing{f.after()}"
-    return f.say("E0130", message, help=help)
+    return f.say("E0130", message, help=form)
 
 
 def _with_list(f: _Failure) -> Diagnostic | None:
@@ -307,7 +300,8 @@ def _with_list(f: _Failure) -> Diagnostic | None:
 
 
 def _second_with(f: _Failure) -> Diagnostic | None:
-    if f.token.text == "with" and not f.token.depth and (earlier := next((t for t in f.backwards() if t.text == "with"), None)):
+    earlier = next((t for t in f.backwards() if t.text == "with"), None)
+    if f.token.text == "with" and not f.token.depth and earlier is not None:
         return f.say("E0136", f"`{f.first.text}` takes one `with`", None, "", Label(f.span(earlier), "the first one"),
                      help="separate the inputs by commas: `with X = A, Y = B`")
     return None
@@ -321,7 +315,7 @@ def _condition(f: _Failure) -> Diagnostic | None:
                 return f.say("E0131", f"there is no `{f.token.text}`", help="write `else if`")
             opener = next((t for t in f.backwards() if t.text == "if"), None)
             return f.say("E0131", f"this `if` has no `{form}`", f.span(opener) if opener else None, "",
-                         Label(f.here(), f"`{form}` is missing {'after' if f.token.type == 'NEWLINE' else 'before'} this"),
+                         Label(f.here(), f.missing(form)),
                          help="write `if condition then a else b`; there is always an `else`")
     return None
 
@@ -329,7 +323,8 @@ def _condition(f: _Failure) -> Diagnostic | None:
 def _commas(f: _Failure) -> Diagnostic | None:
     previous = f.previous
     if previous is not None and previous.type == "COMMA" and f.token.type in _CLOSING:
-        return f.say("E0134", "nothing follows this `,`", f.span(previous), help="delete the comma, or write the next item")
+        return f.say("E0134", "nothing follows this `,`", f.span(previous),
+                     help="delete the comma, or write the next item")
     if f.token.type == "COMMA" and f.wants_expression:
         return f.say("E0134", "nothing stands before this `,`", help="delete the comma, or write the item before it")
     return None
@@ -338,10 +333,10 @@ def _commas(f: _Failure) -> Diagnostic | None:
 def _expression(f: _Failure) -> Diagnostic | None:
     if not f.wants_expression or f.at_start or f.previous is None:
         return None
-    if f.token.type in ("NEWLINE", "$END"):
+    if f.ends:
         return f.say("E0127", f"an expression is missing{f.after()}", help=f.form() if f.index == f.start + 1 else None)
     if f.token.type == "WORD" and f.token.text in RESERVED:
-        return f.say("E0127", f"an expression is missing before {f.found()}", help=None if f.token.text != "with" else f.form())
+        return f.say("E0127", f"an expression is missing before {f.found()}")
     return f.say("E0127", f"an expression is missing between {f.found(f.previous)} and {f.found()}")
 
 
@@ -368,23 +363,18 @@ def _clauses(f: _Failure) -> Diagnostic | None:
         missing = only.lower()
     if missing is None:
         return None
-    return f.say("E0132", f"`{word}` needs `{missing}`", label=f"`{missing}` is missing {'after' if _ends(f) else 'before'} this",
-                 help=f.form())
-
-
-def _ends(f: _Failure) -> bool:
-    return f.token.type in ("NEWLINE", "$END")
+    return f.say("E0132", f"`{word}` needs `{missing}`", label=f.missing(missing), help=f.form())
 
 
 def _blocks(f: _Failure) -> Diagnostic | None:
     word = f.first.text
     if "COLON" in f.expected and word in BLOCK_WORDS and not f.token.depth:
-        if word == "def" and _ends(f):
-            return f.say("E0140", "this function has no value", help="write `= …`, or `:` and a block that ends in `return …`")
+        if word == "def" and f.ends:
+            return f.say("E0140", "this function has no value",
+                         help="write `= …`, or `:` and a block that ends in `return …`")
         if word == "train" and not (f.token.type == "WORD" and f.token.text in STATEMENT_WORDS):
             return None
-        return f.say("E0105", f"`{word}` needs `:` and a block", label=f"`:` is missing {'after' if _ends(f) else 'before'} this",
-                     help=f.form())
+        return f.say("E0105", f"`{word}` needs `:` and a block", label=f.missing(":"), help=f.form())
     return None
 
 
@@ -425,13 +415,14 @@ def _side_by_side(f: _Failure) -> Diagnostic | None:
         help = "an operator or a comma is missing between them"
     else:
         help = "an operator is missing between them, or a new line"
-    return f.say("E0128", "two values side by side", f.span(f.token), "", Label(f.span(f.previous), "the first one"), help=help)
+    return f.say("E0128", "two values side by side", None, "", Label(f.span(f.previous), "the first one"), help=help)
 
 
 def _kinds(f: _Failure) -> Diagnostic | None:
     if {"SCALAR", "VECTOR"} <= f.expected and f.previous is not None:
         dtype = f.previous.text
-        return f.say("E0120", f"`{dtype}` is followed by the kind of input", help=f"write `{dtype} scalar x` or `{dtype} vector v[n]`")
+        return f.say("E0120", f"`{dtype}` is followed by the kind of input",
+                     help=f"write `{dtype} scalar x` or `{dtype} vector v[n]`")
     if f.token.type == "LPAR" and "LSQB" in f.expected and not f.after_operand:
         return f.say("E0149", "sizes stand in square brackets", help="write `vector v[n]`")
     return None
@@ -442,13 +433,13 @@ def _anything(f: _Failure) -> Diagnostic | None:
         wanted = ["a statement" if f.at_start and f.parser.start == "script" else "an expression"]
     else:
         words = {symbol: text for text, symbol in [*f.parser.table.words.items(), *f.parser.table.marks.items()]}
-        named = {"NAME": "a name", "STRING": "a text in double quotes", "NEWLINE": "the end of the statement", "$END": "the end"}
-        pool = [s for s in sorted(f.expected) if not (f.after_operand and s not in ("RPAR", "RSQB", "COMMA", "COLON", "EQUAL", "NEWLINE"))]
+        named = {"NAME": "a name", "STRING": "a text in double quotes", "NEWLINE": "the end of the statement"}
+        pool = sorted(f.expected & _CLOSING if f.after_operand else f.expected - {"$END"})
         wanted = [named.get(symbol) or f"`{words.get(symbol, symbol.lower())}`" for symbol in pool][:5]
     if f.complete and not f.wants_expression:
-        clauses = [text for text, symbol in f.parser.table.words.items() if symbol in f.expected and text not in _WORD_OPERATORS]
-        help = f"what can follow: {', '.join(f'`{clause}`' for clause in clauses)}" if clauses else None
-        return f.say("E0149", f"the statement could end before {f.found()}", label="this does not continue it", help=help)
+        help = f"what can follow: {', '.join(f'`{clause}`' for clause in f.clauses())}" if f.clauses() else None
+        return f.say("E0149", f"the statement could end before {f.found()}", label="this does not continue it",
+                     help=help)
     alternatives = " or ".join(wanted) if len(wanted) < 3 else ", ".join(wanted[:-1]) + " or " + wanted[-1]
     if not alternatives:
         return f.say("E0149", f"{f.found()} cannot stand here")
@@ -458,6 +449,6 @@ def _anything(f: _Failure) -> Diagnostic | None:
 # The first of these speak about statements only.
 _STATEMENT_CHECKS = 4
 _CHECKS: tuple[Callable[[_Failure], Diagnostic | None], ...] = (
-    _deeper_line, _two_statements, _foreign_statement, _unknown_statement, _unclosed, _reserved, _foreign_expression, _loops,
-    _second_with, _signs, _names, _commas, _misspelt_clause, _condition, _expression, _units, _texts, _blocks, _clauses, _stray_colon, _kinds, _values,
-    _side_by_side, _anything)
+    _deeper_line, _two_statements, _foreign_statement, _unknown_statement,
+    _unclosed, _reserved, _foreign_expression, _loops, _second_with, _signs, _names, _commas, _misspelt_clause,
+    _condition, _expression, _units, _texts, _blocks, _clauses, _stray_colon, _kinds, _values, _side_by_side, _anything)

@@ -1,9 +1,10 @@
 """Tokens and layout: in comes a source text, out goes the list of tokens that the parser reads.
 
-`scan` cuts the text into raw tokens.  `arrange` then gives lines their meaning: newlines inside brackets vanish, a deeper
-line continues the statement, NEWLINE ends every statement (a `;` becomes one), and what follows a `:` outside brackets is
-enclosed in INDENT and DEDENT, on the same line or below.  These three have no width and stand at the end of the token
-before, so that spans end where the text ends.  A mistake becomes an ERROR token carrying its diagnostic; nothing raises.
+`scan` cuts the text into raw tokens.  `arrange` then gives lines their meaning: newlines inside brackets vanish, a
+deeper line continues the statement, NEWLINE ends every statement (a `;` becomes one), and what follows a `:` outside
+brackets is enclosed in INDENT and DEDENT, on the same line or below.  These three have no width and stand at the end of
+the token before, so that spans end where the text ends.  A mistake becomes an ERROR token carrying its diagnostic;
+nothing raises.
 """
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ MAXIMUM_WORD = 1_000                    # characters of a name or number
 CLAUSE_WORDS = frozenset("every valid stop clip checkpoint log".split())
 STATEMENT_WORDS = CLAUSE_WORDS | frozenset(
     "precision seed device import use dim scalar vector matrix tensor bool int int64 int32 float float64 float32 data "
-    "shared let model cost metric grad hess jac update minimize step train fit def return optimizer slot print show plot "
-    "save load assert test gradcheck".split())
+    "shared let model cost metric grad hess jac update minimize step train fit def return optimizer slot print show "
+    "plot save load assert test gradcheck".split())
 BLOCK_WORDS = frozenset("train every step test def optimizer".split())
 _BINDERS = frozenset("update let model cost metric data shared grad hess jac dim slot".split())
 _OPENERS = {"(": ")", "[": "]", "{": "}"}      # braces mean nothing, but they do enclose
@@ -269,7 +270,8 @@ class Layout:
     def _open_block(self, column: int, inline: bool) -> None:
         assert self.header is not None
         if len(self.blocks) > MAXIMUM_BLOCKS:
-            self._mistake(messages.too_deep(Span(self.source, self.header.start, self.header.end), MAXIMUM_BLOCKS), self.header)
+            span = Span(self.source, self.header.start, self.header.end)
+            self._mistake(messages.too_deep(span, MAXIMUM_BLOCKS), self.header)
             self.header = None
             return
         self.header = None
@@ -325,7 +327,7 @@ class Layout:
         before = self.out[self.opening:]
         if self.brackets or len(before) < 2:
             return len(before) == 1
-        binds = before[-2].text in _BINDERS or before[0].text in _BINDERS and before[-2].type == "COMMA"
+        binds = before[-2].text in _BINDERS or (before[0].text in _BINDERS and before[-2].type == "COMMA")
         return binds and before[-1].type == "WORD"
 
     def _in_constraints(self) -> bool:
@@ -334,7 +336,8 @@ class Layout:
             kind = self.out[index].type
             if kind == "LESS":
                 name, before = self.out[index - 1], self.out[index - 2]
-                return self.out[self.opening].text == "shared" and name.type == "WORD" and before.type in ("WORD", "COMMA")
+                return (self.out[self.opening].text == "shared" and name.type == "WORD"
+                        and before.type in ("WORD", "COMMA"))
             if kind == "MORE":
                 return False
         return False
@@ -363,7 +366,7 @@ class Layout:
         word, after = self.raw[index], self.raw[index + 1]
         return (word.type == "WORD" and word.text in STATEMENT_WORDS
                 and (after.type in ("NUMBER", "STRING")
-                     or after.type == "WORD" and after.text not in RESERVED and after.text != "max"))
+                     or (after.type == "WORD" and after.text not in RESERVED and after.text != "max")))
 
     def _finish(self, end: Token) -> None:
         if self.brackets:

@@ -65,12 +65,54 @@ FOREIGN_OPERATORS: dict[str, tuple[str, str]] = {
 _LOOKALIKES = {
     "−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "≤": "<=", "≥": ">=", "≠": "!=",
     "←": "<-", "→": "<-", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": '"', "’": '"', "'": '"', "`": '"',
-    "…": "...", "√": "sqrt(…)", "∑": "sum(…)", "∏": "prod(…)", "∂": "grad", "∇": "grad", "∞": "inf", "∧": "and", "∨": "or",
-    "¬": "not", "（": "(", "）": ")", "，": ",", "：": ":", "；": ";", "＝": "=", "²": "** 2", "³": "** 3", "⊤": ".T", "ᵀ": ".T",
+    "…": "...", "√": "sqrt(…)", "∑": "sum(…)", "∏": "prod(…)", "∂": "grad", "∇": "grad", "∞": "inf", "∧": "and",
+    "∨": "or", "¬": "not", "（": "(", "）": ")", "，": ",", "：": ":", "；": ";", "＝": "=", "²": "** 2", "³": "** 3",
+    "⊤": ".T", "ᵀ": ".T",
+}
+
+_CONTROLS = {"\r": "carriage return", "\0": "null character", "\f": "form feed", "\v": "vertical tab", "\x1b": "escape"}
+
+# First words that other languages begin a statement with, and what stands for them here.
+FOREIGN_STATEMENTS = {
+    "import": 'another script is read by `import "nets.lr" as nets`; all built-in functions are there without import',
+    "from": 'another script is read by `import "nets.lr" as nets`; all built-in functions are there without import',
+    "for": "arrays are computed whole; a loop with a state is `scan(v = v0 for t in ts: expr)` or `fold(…)`, "
+           "training is `train 100 epochs`",
+    "while": "a loop up to a condition is `iterate(v = v0 while condition max 100: expr)`",
+    "if": "a choice is an expression: `let y = if c then a else b`, or `where(c, a, b)` element by element",
+    "class": "a function is `def f(x) = …`; parameters that learn are `shared w = 0.0`",
+    **dict.fromkeys(("function", "func", "fn", "lambda"), "a function is `def f(x) = …`"),
+    "var": "a name is bound by `let x = …`, state that changes by `shared w = …`",
+    **dict.fromkeys(("val", "const", "auto"), "a name is bound by `let x = …`"),
+    **dict.fromkeys(("try", "raise"), "there are no exceptions; `assert condition, \"why\"` checks a condition"),
+    "del": "names stay bound", "global": "every name of a script is visible below its line",
+    **dict.fromkeys(("else", "elif"), "a choice is an expression: `if c then a else if d then b else e`"),
+}
+FORMS = {
+    "assert": 'assert x > 0, "why"',           "minimize": "minimize C wrt all using adam(rate = 1e-3)",
+    "checkpoint": 'checkpoint "m.safetensors" every 10 epochs', "model": "model Y = X * w",
+    "clip": "clip norm 1",                     "metric": "metric acc = mean(Y == T)",
+    "cost": "cost C = mean(sqr(Y_bar - Y))",   "optimizer": "optimizer mine(rate = 0.1) for p, g:",
+    "data": 'data A = csv("A.csv")',           "plot": 'plot line(x, y) to "fit.png"',
+    "def": "def f(x) = x + 1",                 "save": 'save Y to "Y.csv"',
+    "device": "device cpu",                    "precision": "precision float32",
+    "dim": "dim k = 10",                       "scalar": "scalar x",
+    "every": "every 10 epochs: print C",       "shared": "shared w = 0.0",
+    "fit": "fit C wrt all using lbfgs()",      "slot": "slot m = zeros_like(p)",
+    "grad": "grad gw = C wrt w",               "step": "step critic:",
+    "gradcheck": "gradcheck C wrt w",          "stop": "stop after 5 epochs without lower C",
+    "hess": "hess H = C wrt w",                "tensor": "tensor T[n, h, w]",
+    "import": 'import "nets.lr" as nets',      "test": 'test "name":',
+    "jac": "jac J = f wrt x",                  "train": "train 100 epochs over X = A, Y = B",
+    "let": "let a = 1",                        "update": "update w <- w - 0.1 * gw",
+    "load": 'load "m.safetensors"',            "valid": "valid X = A, Y = B",
+    "log": 'log "run.jsonl"',                  "vector": "vector v[n]",
+    "matrix": "matrix X[n, d]",                "use": "use optim",
 }
 
 
-def _diagnostic(code: str, message: str, span: Span, label: str = "", *labels: Label, help: str | None = None) -> Diagnostic:
+def _diagnostic(code: str, message: str, span: Span, label: str = "", *labels: Label,
+                help: str | None = None) -> Diagnostic:
     return Diagnostic(code, message, Label(span, label), labels, help=help)
 
 
@@ -78,9 +120,8 @@ def _diagnostic(code: str, message: str, span: Span, label: str = "", *labels: L
 def foreign_operator(source: Source, start: int, end: int) -> Diagnostic:
     text = source.text[start:end]
     instead, remark = FOREIGN_OPERATORS[text]
-    message = f"there is no operator `{text}`"
-    return _diagnostic("E0115", message, Span(source, start, end), "" if instead == "nothing" else f"{instead} is meant?",
-                       help=remark)
+    label = "" if instead == "nothing" else f"{instead} is meant?"
+    return _diagnostic("E0115", f"there is no operator `{text}`", Span(source, start, end), label, help=remark)
 
 
 def bad_character(source: Source, at: int) -> Diagnostic:
@@ -88,8 +129,7 @@ def bad_character(source: Source, at: int) -> Diagnostic:
     character = source.text[at]
     code, called = f"U+{ord(character):04X}", name(character, "").lower()
     visible = character.isprintable() and not category(character).startswith(("M", "Z", "C"))
-    controls = {"\r": "carriage return", "\0": "null character", "\f": "form feed", "\v": "vertical tab", "\x1b": "escape"}
-    called = controls.get(character, called or "a character without a name")
+    called = _CONTROLS.get(character, called or "a character without a name")
     message = f"`{character}` has no meaning here" if visible else f"invisible character: {called} ({code})"
     help = None
     if character in _LOOKALIKES:
@@ -175,7 +215,8 @@ def stray_closer(source: Source, at: int) -> Diagnostic:
 
 def mismatched_closer(source: Source, at: int, opener: int, closer: str) -> Diagnostic:
     text, opened = source.text[at], source.text[opener]
-    return _diagnostic("E0102", f"`{text}` cannot close `{opened}`", Span(source, at, at + 1), f"`{closer}` is expected first",
+    return _diagnostic("E0102", f"`{text}` cannot close `{opened}`", Span(source, at, at + 1),
+                       f"`{closer}` is expected first",
                        Label(Span(source, opener, opener + 1), "opened here"), help=f"write `{closer}`")
 
 

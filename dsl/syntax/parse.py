@@ -1,343 +1,28 @@
-"""The parser: in comes a source, out go its AST and every syntax error in it.
+"""Reading text: in comes a source, out go its AST and every syntax error in it.
 
-`Parser` runs the LALR table over the tokens.  A word is taken for a keyword where the table accepts that keyword there,
-and for a name elsewhere; where both are possible (at the beginning of a statement) the next token decides.  After a
-mistake it drops the statement and goes on with the next one, so a file's errors are reported together; the block of a
-broken header is still read.  Nothing here recurses into expressions, and nesting is bounded, so the tree is safe to walk.
+`parse` is what the compiler reads a script with, `parse_expression` reads an expression by itself.  `is_complete` and
+`keywords_after` serve whoever types: they ask the same parser whether a text may end, and what may follow it.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 from dsl.errors import Diagnostic, LrError, Source, Span
-from dsl.syntax import ast, messages
-from dsl.syntax.build import Builder
-from dsl.syntax.layout import BLOCK_WORDS, CLAUSE_WORDS, RESERVED, STATEMENT_WORDS, Layout, Token, arrange
-from dsl.syntax.table import load_table
+from dsl.syntax import ast
+from dsl.syntax.lalr import MAXIMUM_ERRORS, Parser
+from dsl.syntax.layout import BLOCK_WORDS, CLAUSE_WORDS, STATEMENT_WORDS, Layout, Token, arrange
 
-MAXIMUM_NESTING = 100                   # brackets, calls, signs, `if`s inside each other
-MAXIMUM_CHAIN = 1000                    # operators in a row; with the nesting, this also bounds the depth of any tree
-MAXIMUM_ERRORS = 100                    # reported of one script
-_STACK_LIMIT = 4000                     # states: above what the nesting allowed by MAXIMUM_NESTING can need
-_NESTING = {"power", "unary", "if_", "with_", "attribute", "call", "loop", "iterate", "index", "tuple_", "array",
-            "chained_comparison"}
-_JUMPS: dict[tuple[int, int, str], int] = {}    # see `Parser._jump`; the same for all parsers
-# What can follow an operand: a word before one of these is a name, even at the beginning of a statement.
-_AFTER_OPERAND = frozenset(
-    "PLUS MINUS STAR SLASH FLOOR PERCENT AT POWER LESS LESS_EQUAL MORE MORE_EQUAL EQUAL_EQUAL UNEQUAL DOT COMMA EQUAL "
-    "ARROW LPAR LSQB RPAR RSQB NEWLINE".split())
-_OPERATOR_WORDS = frozenset("and or then else with in".split())
-# Alone on a line, or before `=`, these are meant as keywords: `let = 3` lacks a name.
-_FIRM = frozenset("let shared update print show train minimize fit plot import use def return assert optimizer device precision "
-                  "dim scalar vector matrix tensor gradcheck".split())
-_FIRM_BEFORE_EQUAL = _FIRM | frozenset("model cost metric data grad hess jac".split())
+_LAYOUT = frozenset(("NEWLINE", "INDENT", "DEDENT", "$END"))
+_TOP_LEVEL_WORDS = STATEMENT_WORDS - CLAUSE_WORDS - {"return", "slot"}
+# The words that may begin a statement in each block.
+_HELD = {
+    "train": CLAUSE_WORDS | {"NAME"},
+    "every": frozenset("print show plot save load assert gradcheck".split()),
+    "step": frozenset("update minimize".split()),
+    "def": frozenset("let return".split()),
+    "optimizer": frozenset("slot let update".split()),
+    "test": _TOP_LEVEL_WORDS - {"test", "precision", "seed", "device", "import", "use"},
+}
 
 
-class Rejected(Exception):
-    """A token that no rule accepts, or a tree too deep (then with its diagnostic)."""
-
-    def __init__(self, diagnostic: Diagnostic | None = None) -> None:
-        super().__init__()
-        self.diagnostic = diagnostic
-
-
-class Parser:
-    """One run over a list of tokens; `diagnostics` grows, `result` is the value of the start rule."""
-
-    def __init__(self, source: Source, tokens: list[Token], start: str = "script", top_level: bool = True) -> None:
-        self.table = load_table()
-        self.source, self.start = source, start
-        self.tokens = tokens
-        self.position = 0
-        self.stop = len(tokens)
-        self.builder = Builder(source)
-        self.builder.top_level = top_level
-        self.diagnostics = self.builder.diagnostics
-        self.plan = self._plan()
-        self.states = [self.table.starts[start]]
-        self.end_state = self.table.ends[start]
-        # Beside each state but the first: the value, its text's start and end, and the depth of its tree.
-        self.values: list[Any] = []
-        self.begins: list[int] = []
-        self.ends: list[int] = []
-        self.depths: list[int] = []
-        self.result: Any = None
-        self.pending: Token | None = None       # read before the token at `position`
-        self.resume: int | None = None          # where a statement begins inside the one that is broken
-        self.resumed = 0                        # where the last such statement did begin
-
-    def run(self) -> None:
-        """Reads all tokens, recovering after each mistake."""
-        while not self.advance():
-            self._recover()
-            if self.position >= self.stop:
-                return
-
-    def advance(self) -> bool:
-        """Reads tokens up to the end (True) or to one that is not accepted, which has been reported (False)."""
-        try:
-            self._read()
-        except Rejected as rejected:
-            self.resume = None
-            if len(self.diagnostics) >= MAXIMUM_ERRORS:
-                return False
-            diagnostic = rejected.diagnostic
-            if diagnostic is None:
-                from dsl.syntax.explain import explain
-                diagnostic, self.resume = explain(self)
-            self._retract(self.tokens[self.statement_start()].start)
-            self.diagnostics.append(diagnostic)
-            return False
-        return True
-
-    # ------------------------------------------------------------ shift and reduce
-    def _read(self) -> None:
-        rows, words, jumps = self.table.states, self.table.words, _JUMPS
-        plan = self.plan
-        tokens, states, values = self.tokens, self.states, self.values
-        begins, ends, depths = self.begins, self.ends, self.depths
-        while self.position < self.stop:
-            token = self.pending or tokens[self.position]
-            row = rows[states[-1]]
-            symbol = token.type
-            undecided = False
-            if symbol == "WORD":
-                symbol = words.get(token.text, "NAME")
-                if symbol != "NAME" and token.text not in RESERVED:
-                    if symbol not in row:
-                        symbol = "NAME"
-                    else:
-                        undecided = "NAME" in row
-            while True:
-                action = row.get(symbol)
-                if action is None:
-                    raise Rejected(token.extra if isinstance(token.extra, Diagnostic) else None)
-                if action >= 0:
-                    if not undecided or "NAME" not in row or self._is_keyword(token, action):
-                        break
-                    symbol, undecided = "NAME", False
-                    continue
-                length, origin, build, picks, passed, weight = plan[~action]
-                if build is None and length == 1 and passed == 0:
-                    # A chain of such rules leads an operand up all levels of precedence; its end depends on this only.
-                    key = (states[-2], action, symbol)
-                    target = jumps.get(key)
-                    if target is None:
-                        target = jumps[key] = self._jump(*key)
-                    states[-1] = target
-                    row = rows[target]
-                    continue
-                if length:
-                    begin, end, depth = begins[-length], ends[-1], max(depths[-length:]) + weight
-                    children = values[-length:]
-                    del states[-length:], values[-length:], begins[-length:], ends[-length:], depths[-length:]
-                else:
-                    begin = end = ends[-1] if ends else 0
-                    depth, children = 0, []
-                if depth > MAXIMUM_CHAIN:
-                    raise Rejected(self._too_deep(weight, begin, children))
-                if build is None:
-                    value = children[passed] if passed is not None else _spliced(picks, children)
-                elif passed is None:
-                    value = build(begin, end, *_picked(picks, children))
-                else:
-                    value = build(begin, end, *[children[pick] for pick in picks])
-                target = rows[states[-1]][origin]
-                row = rows[target]
-                states.append(target)
-                values.append(value)
-                begins.append(begin)
-                ends.append(end)
-                depths.append(depth)
-                if target == self.end_state and symbol == "$END":
-                    self.result = value
-                    self.position += 1
-                    return
-            if len(states) > _STACK_LIMIT:
-                raise Rejected(messages.too_deep(Span(self.source, token.start, token.end), MAXIMUM_NESTING))
-            states.append(action)
-            values.append(token)
-            begins.append(token.start)
-            ends.append(token.end)
-            depths.append(0)
-            if self.pending is None:
-                self.position += 1
-            else:
-                self.pending = None
-
-    def _plan(self) -> list[tuple[int, str, Any, tuple[int, ...], int | None, int]]:
-        """For each rule: length, origin, method, picks, the child passed on (with a method: not None if no pick needs
-        care), and what it adds to the depth."""
-        plan: list[tuple[int, str, Any, tuple[int, ...], int | None, int]] = []
-        for rule in self.table.rules:
-            if rule.passed is not None or rule.name is None:
-                plan.append((rule.length, rule.origin, None, rule.picks, rule.passed, 0))
-                continue
-            weight = 1 if rule.name == "binary" else MAXIMUM_CHAIN // MAXIMUM_NESTING if rule.name in _NESTING else 0
-            plain = all(pick >= 0 and pick % 2 == 0 for pick in rule.picks)
-            picks = tuple(pick // 2 for pick in rule.picks) if plain else rule.picks
-            plan.append((rule.length, rule.origin, getattr(self.builder, rule.name), picks, 0 if plain else None, weight))
-        return plan
-
-    def _jump(self, below: int, action: int, symbol: str) -> int:
-        """The state above `below` after `action` and all further reductions that only pass one child on."""
-        while True:
-            rule = self.table.rules[~action]
-            target = self.table.states[below][rule.origin]
-            following = self.table.states[target].get(symbol)
-            if following is None or following >= 0:
-                return target
-            after = self.table.rules[~following]
-            if after.length != 1 or after.passed != 0:
-                return target
-            action = following
-
-    def _too_deep(self, weight: int, begin: int, children: list[Any]) -> Diagnostic:
-        if weight == 1:
-            return messages.chain_too_long(Span(self.source, children[1].start, children[1].end), MAXIMUM_CHAIN)
-        return messages.too_deep(Span(self.source, begin, begin + 1), MAXIMUM_NESTING)
-
-    def _is_keyword(self, token: Token, action: int) -> bool:
-        """Whether a word is meant as a keyword where it could be a name, too."""
-        following = self.tokens[self.position + 1]
-        target = self.table.states[action]
-        if following.type == "WORD":
-            if following.text in _OPERATOR_WORDS:
-                return token.text in _FIRM or self.table.words[following.text] in target
-            return True
-        if following.type in target:
-            return True
-        if following.type == "NEWLINE":
-            return token.text in _FIRM
-        if following.type == "EQUAL":
-            return token.text in _FIRM_BEFORE_EQUAL
-        return following.type not in _AFTER_OPERAND
-
-    # ------------------------------------------------------------ recovery
-    def accepts(self, symbol: str) -> bool:
-        """Whether a terminal could really be read next (the table alone may reduce first and then refuse)."""
-        rows, rules = self.table.states, self.table.rules
-        kept, extra = len(self.states), list[int]()
-        while True:
-            state = extra[-1] if extra else self.states[kept - 1]
-            action = rows[state].get(symbol)
-            if action is None:
-                return False
-            if action >= 0 or state == self.end_state:
-                return True
-            rule = rules[~action]
-            length = rule.length
-            shorter = min(length, len(extra))
-            if shorter:
-                del extra[-shorter:]
-            kept -= length - shorter
-            below = extra[-1] if extra else self.states[kept - 1]
-            extra.append(rows[below][rule.origin])
-
-    def expected(self) -> frozenset[str]:
-        """The terminals that could be read next."""
-        terminals = (symbol for symbol in self.table.states[self.states[-1]] if symbol.isupper())
-        return frozenset(symbol for symbol in terminals if self.accepts(symbol))
-
-    def statement_start(self) -> int:
-        """Index of the first token of the statement that is being read."""
-        index = self.position
-        while index > self.resumed and self.tokens[index - 1].type not in ("NEWLINE", "INDENT"):
-            index -= 1
-        return index
-
-    def before(self) -> Parser:
-        """A parser that stands before the current token, without the reductions which that token brought about."""
-        keep = self._enclosing()
-        twin = Parser(self.source, self.tokens, self.start)
-        twin.states = self.states[:keep]
-        twin.values, twin.begins, twin.ends, twin.depths = ([0] * (keep - 1) for _ in range(4))
-        twin.position, twin.stop, twin.resumed = self.statement_start(), self.position, self.resumed
-        twin._read()
-        return twin
-
-    def _enclosing(self) -> int:
-        """How many states belong to what encloses the current statement."""
-        keep = len(self.states)
-        while keep > 1 and "line" not in self.table.states[self.states[keep - 1]]:
-            keep -= 1
-        return keep
-
-    def _retract(self, start: int) -> None:
-        """Drops what was found in a statement so far: half of one is easily misread."""
-        while self.diagnostics and (span := self.diagnostics[-1].span) is not None and span.start >= start:
-            self.diagnostics.pop()
-
-    def _recover(self) -> None:
-        """Drops the statement being read, whose block (if it has one) is still searched for mistakes."""
-        rows, tokens, resume = self.table.states, self.tokens, self.resume
-        if resume is not None:
-            self.resumed = resume
-            if resume == self.position and self.accepts("NEWLINE"):
-                place = tokens[resume - 1].end          # what stands before is a whole statement
-                self.pending = Token("NEWLINE", "", place, place)
-                return
-        keep = self._enclosing()
-        if "line" not in rows[self.states[keep - 1]]:
-            self.position = len(tokens)
-            return
-        header = tokens[self.statement_start()].text
-        del self.states[keep:], self.values[keep - 1:], self.begins[keep - 1:], self.ends[keep - 1:], self.depths[keep - 1:]
-        self.builder.large.clear()
-        if resume is None:
-            while tokens[self.position].type not in ("NEWLINE", "$END"):
-                self.position += 1
-                if tokens[self.position].type == "INDENT":
-                    self._skip_block(header in BLOCK_WORDS)
-            if tokens[self.position].type == "NEWLINE":
-                self.position += 1
-        else:
-            self.position = resume
-        place = tokens[self.position - 1].end if self.position else 0
-        self.states.append(rows[self.states[-1]]["line"])
-        self.values.append(None)
-        self.begins.append(place)
-        self.ends.append(place)
-        self.depths.append(0)
-
-    def _skip_block(self, search: bool) -> None:
-        """From an INDENT to its DEDENT; the statements below a header are searched for their own mistakes."""
-        start = self.position + 1
-        level = 0
-        while True:
-            kind = self.tokens[self.position].type
-            level += (kind == "INDENT") - (kind == "DEDENT")
-            if level == 0:
-                break
-            self.position += 1
-        if search and self.tokens[start].first:
-            end = self.tokens[self.position].start
-            inside = Parser(self.source, [*self.tokens[start:self.position], Token("$END", "", end, end)], top_level=False)
-            inside.run()
-            self.diagnostics.extend(inside.diagnostics[:MAXIMUM_ERRORS])
-
-
-def _picked(picks: tuple[int, ...], children: list[Any]) -> Iterator[Any]:
-    for pick in picks:
-        if pick < 0:
-            yield None
-        elif pick % 2:
-            yield from children[pick // 2]
-        else:
-            yield children[pick // 2]
-
-
-def _spliced(picks: tuple[int, ...], children: list[Any]) -> list[Any]:
-    """A repetition's list; the list so far is extended in place, which keeps long ones linear."""
-    if picks and picks[0] % 2 and picks[0] > 0:
-        result: list[Any] = children[picks[0] // 2]
-        result.extend(_picked(picks[1:], children))
-        return result
-    return list(_picked(picks, children))
-
-
-# ---------------------------------------------------------------- the public functions
 def parse(source: Source) -> tuple[ast.Script, list[Diagnostic]]:
     """The script and its syntax errors in the order of the text; statements with an error are left out."""
     tokens, diagnostics = arrange(source)
@@ -368,7 +53,7 @@ def is_complete(text: str) -> bool:
     """Whether a REPL should run what was typed (False: ask for another line).
 
     Incomplete are an open bracket, a block's header without its body, and a statement that stops too early (after an
-    operator, without its `else`).  Inside an indented block, and to give up, an empty line ends the input."""
+    operator, without its `else`).  Inside an indented block, and to give up, an empty last line ends the input."""
     source = Source("<input>", text)
     layout = Layout(source)
     tokens = layout.run()
@@ -385,20 +70,8 @@ def is_complete(text: str) -> bool:
     return ended_by_hand and not (isinstance(found, Diagnostic) and found.code == "E0101")
 
 
-_LAYOUT = frozenset(("NEWLINE", "INDENT", "DEDENT", "$END"))
-_TOP_LEVEL_WORDS = STATEMENT_WORDS - CLAUSE_WORDS - {"return", "slot"}
-_HELD = {
-    "train": CLAUSE_WORDS | {"NAME"},
-    "every": frozenset("print show plot save load assert gradcheck".split()),
-    "step": frozenset("update minimize".split()),
-    "def": frozenset("let return".split()),
-    "optimizer": frozenset("slot let update".split()),
-    "test": _TOP_LEVEL_WORDS - {"test", "precision", "seed", "device", "import", "use"},
-}
-
-
 def keywords_after(text: str) -> set[str]:
-    """What may follow a text: keywords and signs as they are written, and NAME, NUMBER, STRING, NEWLINE for their kinds.
+    """What may follow a text: keywords and signs as they are written; NAME, NUMBER, STRING, NEWLINE for their kinds.
 
     The text ends before the word that is being typed; a last line of spaces counts as that word's indentation."""
     cursor = len(text) + 1 if text[-1:].isalnum() or text[-1:] == "_" else len(text)
@@ -412,12 +85,9 @@ def keywords_after(text: str) -> set[str]:
     written = {symbol: word for word, symbol in [*parser.table.words.items(), *parser.table.marks.items()]}
     kinds = {"NAME", "NUMBER", "STRING", "NEWLINE"}
     found = {written.get(symbol, symbol) for symbol in parser.expected() if symbol in written or symbol in kinds}
-    if "line" not in parser.table.states[parser.states[-1]]:
+    if parser.stop > 0 and tokens[parser.stop - 1].type not in ("NEWLINE", "INDENT"):
         return found
-    owner = None
-    tokens_below = [value for value in parser.values if isinstance(value, Token)]
-    for value in reversed(tokens_below[:max((i for i, v in enumerate(tokens_below) if v.type == "INDENT"), default=0)]):
-        if value.text in BLOCK_WORDS:
-            owner = value.text
-            break
-    return found & (_HELD[owner] if owner else _TOP_LEVEL_WORDS)
+    stack = [value for value in parser.values if isinstance(value, Token)]
+    opened = max((i for i, token in enumerate(stack) if token.type == "INDENT"), default=0)
+    owner = next((token.text for token in reversed(stack[:opened]) if token.text in BLOCK_WORDS), None)
+    return found & _HELD[owner] if owner else found - (STATEMENT_WORDS - _TOP_LEVEL_WORDS)
