@@ -406,6 +406,9 @@ class Shapes:
 
     def broadcast(self, *shapes: Shape) -> Shape:
         """NumPy's broadcast of shapes, except that a named size meets only itself or a literal 1."""
+        distinct = {s for s in shapes if s}
+        if len(distinct) <= 1:
+            return distinct.pop() if distinct else ()
         rank = max((len(s) for s in shapes), default=0)
         result: list[Dim] = [ONE] * rank
         for shape in shapes:

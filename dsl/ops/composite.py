@@ -28,8 +28,9 @@ def _log1mexp(x: Any) -> Any:
 
 
 def _log_erfc(x: Any) -> Any:
-    positive = np.maximum(x, 0)
-    return np.where(x > 0, np.log(special("erfcx")(positive)) - positive * positive, np.log(special("erfc")(np.minimum(x, 0)))).astype(x.dtype)[()]
+    """By `erfcx` where `erfc` may underflow, else by `erf`, which is exact near 0."""
+    large = np.maximum(x, 0)
+    return np.where(x > 0.5, np.log(special("erfcx")(large)) - large * large, np.log1p(-special("erf")(x))).astype(x.dtype)[()]
 
 
 def _softplus(x: Any) -> Any:

@@ -23,7 +23,7 @@ from dsl.ops.linalg import matmul
 from dsl.ops.random import draw
 from dsl.ops.reduction import cumsum, log_softmax, max_, mean, min_, std, sum_
 from dsl.ops.scalar import abs as absolute
-from dsl.ops.scalar import cast_op, eq, ge, le, lt, mul, select, sqr, stop_grad, xlog1py, xlogy
+from dsl.ops.scalar import cast_op, eq, ge, le, lt, mul, select, sqr, stop_grad, xlogy
 from dsl.ops.shape import (
     argsort,
     concat,
@@ -440,7 +440,7 @@ def _huber(context: Context, r: Node, delta: Node) -> Node:
 
 def _bce(context: Context, p: Node, y: Node) -> Node:
     p, y = _floats(context, p, y)
-    return -(xlogy(y, p) + xlog1py(1 - y, -p))                                     # type: ignore[no-any-return]
+    return -(xlogy(y, p) + xlogy(1 - y, 1 - p))                                     # type: ignore[no-any-return]
 
 
 def _bce_logits(context: Context, z: Node, y: Node) -> Node:

@@ -113,7 +113,7 @@ def _flat(x: Any, axes: Axes) -> Any:
     """The reduced axes as one last axis."""
     kept = [a for a in range(-x.ndim, 0) if a not in axes]
     moved = np.transpose(x, [a + x.ndim for a in (*kept, *axes)])
-    return moved.reshape(*moved.shape[:len(kept)], -1)
+    return moved.reshape(*moved.shape[:len(kept)], math.prod(moved.shape[len(kept):]))
 
 
 def _arg(function: Any, name: str) -> Any:
@@ -338,7 +338,7 @@ def _cumprod_vjp(g: Node, y: Node, x: Node, axes: Axes, reverse: bool = False) -
 
 
 def _recurrence(a: Any, b: Any, reverse: bool) -> Any:
-    y = np.empty(np.broadcast_shapes(a.shape, b.shape), b.dtype)
+    y = np.empty(b.shape, b.dtype)
     order = range(y.shape[-1] - 1, -1, -1) if reverse else range(y.shape[-1])
     for position, i in enumerate(order):
         y[..., i] = b[..., i] + a[..., i] * y[..., order[position - 1]] if position else b[..., i]
@@ -355,10 +355,16 @@ cumsum: Op = array("cumsum", "x", "Running sum along an axis.", infer=_running_i
 cumprod = array("cumprod", "x", "Running product along an axis; the gradient is right with zeros.", infer=_running_infer, numpy=_running(np.cumprod), coerce=coerce_numbers, surface=True, batch=batch_same, live=live_running, vjp=_cumprod_vjp)
 
 
+def _recurrence_infer(shapes: Shapes, a: ArrayType, b: ArrayType, reverse: bool) -> ArrayType:
+    if a.rank != b.rank or any(shapes.equal(p, q) is None for p, q in zip(a.shape, b.shape, strict=True)):
+        raise TypeFault(f"a recurrence needs operands of one shape, not {a} and {b}", dims=(*a.shape, *b.shape))
+    return b
+
+
 def _batch_recurrence(op: Op, args: Sequence[Node], mapped: Sequence[bool], length: Dim, **attrs: Any) -> Node:
     return recurrence(*broadcast_all(args, mapped, length), **attrs)               # type: ignore[no-any-return]
 
 
-recurrence = array("recurrence", "a b", "`y_i = b_i + a_i * y_{i-1}` along the last axis, from 0.", infer=lambda shapes, a, b, reverse: ArrayType(b.dtype, shapes.broadcast(a.shape, b.shape)),
+recurrence = array("recurrence", "a b", "`y_i = b_i + a_i * y_{i-1}` along the last axis, from 0.", infer=_recurrence_infer,
                    numpy=_recurrence, vjp=_recurrence_vjp, batch=_batch_recurrence,
                    live=lambda mask, y, a, b, reverse: live_running(mask, y, y, (-1,), reverse) * 2)

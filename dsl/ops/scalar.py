@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dsl.ir.node import TABLE, Node, Op
-from dsl.ir.types import ArrayType, Shapes, is_int
+from dsl.ir.types import ArrayType, Shapes, TypeFault, is_float, is_int
 from dsl.ops.table import Fault, Gate, array, batch_same, constant, elementwise, is_literal, special
 
 TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
@@ -133,7 +133,9 @@ def _atan2_partials(angle: Node, y: Node, x: Node) -> tuple[Any, Any]:
     return where(_is_zero(h), 0, x / h / h), where(_is_zero(h), 0, -(y / h) / h)
 
 
-def _digamma_infer(shapes: Shapes, x: ArrayType, order: int) -> ArrayType:
+def _polygamma_infer(shapes: Shapes, x: ArrayType, order: int) -> ArrayType:
+    if not is_float(x.dtype):
+        raise TypeFault(f"`polygamma` takes floats, not {x.dtype}", kind="dtype")
     return x
 
 
@@ -175,8 +177,6 @@ xlogy = E("xlogy", "x y", "float", "`x * log(y)`, and 0 where `x` is 0 (unless `
           partials=lambda r, x, y: (log(y), Gate(ne(x, 0), x / y)))
 xmul = E("xmul", "x y", "float", "`x * y`, and 0 where `x` is 0 (unless `y` is nan).", numpy=lambda x, y: np.where((x == 0) & ~np.isnan(y), x.dtype.type(0), x * y)[()],
          partials=lambda r, x, y: (y, Gate(ne(x, 0), x)))
-xlog1py = E("xlog1py", "x y", "float", "`x * log1p(y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlog1py"), domain=(0.1, 4.0),
-          partials=lambda r, x, y: (log1p(y), where(_is_zero(x), 0, x / (1 + y))))
 
 # ---------------------------------------------------------------- powers and signs
 sqrt  = E("sqrt",  "x", "float", "Square root.", numpy=np.sqrt, surface=True, domain=(0.1, 5.0), partials=lambda y, x: (0.5 / y,))
@@ -208,7 +208,7 @@ erfc    = E("erfc",    "x", "float", "`1 - erf(x)`, exact in the tail.", numpy=s
 erfcx   = E("erfcx",   "x", "float", "`exp(x*x) * erfc(x)`.", numpy=special("erfcx"), partials=lambda y, x: (2 * x * y - TWO_OVER_ROOT_PI,))
 lgamma  = E("lgamma",  "x", "float", "Logarithm of the absolute value of the gamma function.", numpy=special("gammaln"), surface=True, domain=(0.2, 5.0), partials=lambda y, x: (digamma(x),))
 digamma: Op = E("digamma", "x", "float", "Derivative of `lgamma`.", numpy=special("digamma"), surface=True, domain=(0.2, 5.0), partials=lambda y, x: (polygamma(x, order=1),))
-polygamma: Op = array("polygamma", "x", "The `order`-th derivative of `digamma`.", infer=_digamma_infer, elementwise=True, batch=batch_same, domain=(0.2, 5.0),
+polygamma: Op = array("polygamma", "x", "The `order`-th derivative of `digamma`.", infer=_polygamma_infer, elementwise=True, batch=batch_same, domain=(0.2, 5.0),
                   numpy=lambda x, order: special("polygamma")(order, x).astype(x.dtype)[()], partials=lambda y, x, order: (polygamma(x, order=order + 1),))
 
 # ---------------------------------------------------------------- extremes

@@ -94,7 +94,10 @@ def _result_dtype(name: str, signature: Signature, types: Sequence[ArrayType]) -
 def constant(value: bool | int | float, dtype: DType) -> Node:
     """A scalar literal as a node."""
     kind = bool if dtype == "bool" else float if is_float(dtype) else int
-    plain = float(np.float32(value)) if dtype == "float32" else kind(value)
+    plain = kind(value)
+    if dtype == "float32":
+        with np.errstate(over="ignore"):
+            plain = float(np.float32(value))
     return make(TABLE["const"], (), {"literal": Literal(plain, dtype)})
 
 
@@ -121,6 +124,8 @@ def coerce_operands(signature: Signature, args: Sequence[Any], precision: DType)
     if signature == "logic":
         return [_as_bool(a) for a in args]
     dtypes = [a.dtype for a in args if isinstance(a, Node)]
+    if len(dtypes) == len(args) and is_float(dtypes[0]) and len(set(dtypes)) == 1:
+        return list(args)
     plain = [a for a in args if not isinstance(a, Node)]
     if signature == "pair" and all(d == "bool" for d in dtypes) and all(isinstance(a, bool) for a in plain):
         return [a if isinstance(a, Node) else constant(a, "bool") for a in args]

@@ -43,7 +43,6 @@ from dsl.ops.scalar import (
 from dsl.ops.shape import expand_op, gather, reshape, size_float, slice_op, sum_to_op, transpose
 from dsl.passes.rewrite import RuleSet, rule_set
 
-
 INF, NAN = math.inf, math.nan
 
 

@@ -141,7 +141,8 @@ def _numbers(value: npt.ArrayLike, what: str, name: str, span: Span | None) -> A
                     help="turn a text column into numbers with `codes(…)`")
     array = array.astype(np.float64)
     array[np.isinf(array)] = np.nan
-    return np.clip(array, -1e150, 1e150)
+    limited: Array = np.clip(array, -1e150, 1e150)
+    return limited
 
 
 def _axes(array: Array) -> str:

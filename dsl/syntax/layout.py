@@ -168,8 +168,9 @@ def _text(source: Source, token: Token) -> Token:
 class Layout:
     """The state of one pass over the raw tokens."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, statements: bool = True) -> None:
         self.source = source
+        self.statements = statements                # or one expression?
         self.raw = scan(source)
         self.out: list[Token] = []
         self.brackets: list[Token] = []
@@ -324,11 +325,12 @@ class Layout:
 
     def _arrow(self) -> bool:
         """Is `<-` an arrow, as in `update w <- 1`, and not a comparison with a negative number, as in `print w<-1`?"""
-        before = self.out[self.opening:]
-        if self.brackets or len(before) < 2:
-            return len(before) == 1
-        binds = before[-2].text in _BINDERS or (before[0].text in _BINDERS and before[-2].type == "COMMA")
-        return binds and before[-1].type == "WORD"
+        count = len(self.out) - self.opening
+        if self.brackets or not self.statements or count < 2:
+            return self.statements and not self.brackets and count == 1
+        first, before, target = self.out[self.opening], self.out[-2], self.out[-1]
+        binds = before.text in _BINDERS or (first.text in _BINDERS and before.type == "COMMA")
+        return binds and target.type == "WORD"
 
     def _in_constraints(self) -> bool:
         """Is this the `>=` of `shared s<lower=0>= 1`, the end of constraints and a value's `=`?"""
@@ -378,11 +380,11 @@ class Layout:
         self.out.append(Token("$END", "", self.previous_end, self.previous_end))
 
 
-def arrange(source: Source) -> tuple[list[Token], list[Diagnostic]]:
+def arrange(source: Source, statements: bool = True) -> tuple[list[Token], list[Diagnostic]]:
     """The tokens of a source for the parser, ending in `$END`, and the mistakes that stand in no token."""
     if len(source.text) > MAXIMUM_CHARACTERS:
         return [Token("$END", "", 0, 0)], [messages.too_large(source, "16 MB")]
-    layout = Layout(source)
+    layout = Layout(source, statements)
     if len(layout.raw) > MAXIMUM_TOKENS:
         return [Token("$END", "", 0, 0)], [messages.too_large(source, "a million words and signs")]
     return layout.run(), layout.diagnostics

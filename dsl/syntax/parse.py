@@ -37,7 +37,7 @@ def parse(source: Source) -> tuple[ast.Script, list[Diagnostic]]:
 
 def parse_expression(source: Source) -> ast.Expr:
     """The one expression of a text; raises `LrError` with the first syntax error."""
-    tokens, diagnostics = arrange(source)
+    tokens, diagnostics = arrange(source, statements=False)
     parser = Parser(source, tokens, "expression")
     if not diagnostics:
         parser.advance()
