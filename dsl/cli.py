@@ -205,6 +205,7 @@ def test(context: click.Context, files: tuple[str, ...], verbose: bool) -> None:
     """Run scripts (or folders of them) with their `#>` lines, `assert`s and `test` blocks checked."""
     import io
     import tempfile
+
     from dsl.model import read_script
     from dsl.session import Session
     scripts = [p for f in files for p in (sorted(Path(f).glob("**/*.lr")) if Path(f).is_dir() else [Path(f)])]
@@ -237,7 +238,8 @@ def test(context: click.Context, files: tuple[str, ...], verbose: bool) -> None:
 @click.argument("code")
 def explain(code: str) -> None:
     """What an error code means, with an example and its fix."""
-    from dsl.error_index import ENTRIES, explain as explanation
+    from dsl.error_index import ENTRIES
+    from dsl.error_index import explain as explanation
     wanted = code.upper()
     if wanted not in ENTRIES:
         from dsl.errors import did_you_mean

@@ -6,12 +6,13 @@ more of them through Python.  Codes are listed with an example and its fix in `d
 """
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+
+from dsl.record import record
 
 TAB_WIDTH = 4
 
@@ -44,7 +45,7 @@ class Source:
         return self.text[start:end].rstrip("\r")
 
 
-@dataclass(frozen=True)
+@record
 class Span:
     """The characters `start` (included) to `end` (excluded) of a source."""
 
@@ -72,13 +73,13 @@ class Span:
         return f"{self.source.name}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True)
+@record
 class Label:
     span: Span
     text: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class Diagnostic:
     """One finding: `code` and `message` say what, `primary` where, `labels` the other sides, `help` what to write instead."""
 
@@ -191,6 +192,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def to_json(diagnostics: Iterable[Diagnostic]) -> str:
+    import json
     return json.dumps([d.as_dict() for d in diagnostics], ensure_ascii=False, indent=2)
 
 

@@ -78,7 +78,7 @@ class Session:
 
         Raises `LrError` with every diagnostic of the script."""
         script, problems = parse(source)
-        items, found = self.elaborator.script(script.statements)
+        items, found = self.elaborator.script(script.statements, problems)
         self._check_given(problems or found)
         every = sorted([*problems, *found], key=lambda d: d.span.start if d.span and d.span.source is source else -1)
         if every:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from dsl.errors import Span
 from dsl.ir.types import ArrayType, Dim, DType, Requirement, Shapes, is_float
+from dsl.record import entity, record
 
 Attrs = tuple[tuple[str, Any], ...]
 
@@ -81,7 +81,7 @@ TABLE: dict[str, Op] = {}
 """Every op by name; filled while `dsl.ops` is imported, closed after."""
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Op:
     """One op, one row: all that any stage needs to know of it.
 
@@ -129,7 +129,7 @@ class Op:
         return self.name
 
 
-@dataclass(frozen=True)
+@record
 class Pattern(Algebra):
     """One side of a rewrite rule: an op over patterns and numbers, or (op None) a variable that matches any node."""
 
@@ -139,7 +139,7 @@ class Pattern(Algebra):
     name: str = ""
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@entity
 class Node(Algebra):
     """`op(args; attrs) : type`; made by `make` only."""
 
@@ -169,7 +169,7 @@ class Node(Algebra):
         return f"{self.op.name}({', '.join(a.op.name for a in self.args)}{attrs}) : {self.type}"
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Literal:
     """A scalar constant; floats are the same only if all their bits are, so -0.0 and every NaN keep their identity."""
 

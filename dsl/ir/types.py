@@ -18,6 +18,8 @@ from typing import Literal
 
 import numpy as np
 
+from dsl.record import record
+
 DType = Literal["bool", "int32", "int64", "float32", "float64"]
 DTYPES: tuple[DType, ...] = ("bool", "int32", "int64", "float32", "float64")
 
@@ -339,7 +341,7 @@ class TypeFault(Exception):
         self.dims, self.operands = tuple(dims), tuple(operands)
 
 
-@dataclass(frozen=True)
+@record
 class Requirement:
     """What must hold of two lengths once they are known: `equal`, or `broadcast` (an anonymous one may be 1)."""
 

@@ -11,7 +11,6 @@ Parameters are written `name`, `name=default` or `*name`; what an argument may b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dsl.ir.node import TABLE, Node, Op
@@ -44,6 +43,7 @@ from dsl.ops.shape import (
     triangle,
 )
 from dsl.ops.table import cast, constant
+from dsl.record import record
 
 
 class Context(Protocol):
@@ -62,7 +62,7 @@ class Context(Protocol):
     def training(self) -> Node: ...
 
 
-@dataclass(frozen=True)
+@record
 class Parameter:
     name: str
     default: Any = None
@@ -74,7 +74,7 @@ class Parameter:
         return f"*{self.name}" if self.variadic else self.name if self.required else f"{self.name} = {shown}"
 
 
-@dataclass(frozen=True)
+@record
 class Function:
     """`build(context, *arguments)` makes the nodes; None for what the runtime does (reading files, splitting data)."""
 
@@ -282,7 +282,7 @@ def _arange(context: Context, start: Node, stop: Node | None = None, step: Node 
     low, high = (constant(0, "int64"), start) if stop is None else (start, stop)
     by = step if step is not None else constant(1, "int64")
     if any(is_float(x.dtype) for x in (low, high, by)):
-        ends = [literal_value(x) for x in (low, high, by)]
+        ends = [x.attr("dim").constant if x.op is dim else literal_value(x) for x in (low, high, by)]
         if None in ends or ends[2] == 0:
             raise TypeFault("`arange` of floats needs literal bounds", kind="dtype", help="use `linspace(first, last, count)`")
         import math
@@ -360,8 +360,8 @@ def _shape(context: Context, x: Node) -> tuple[Node, ...]:
 
 
 def dim_node(length: Dim) -> Node:
-    """A length as an int64 scalar."""
-    result: Node = constant(length.constant, "int64") if length.constant is not None else dim(dim=length)
+    """A length as an int64 scalar; never a literal, so that nothing depends on whether it is known."""
+    result: Node = dim(dim=length)
     return result
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from dsl.ir.node import Node, Op
 from dsl.ir.types import ONE, ZERO, ArrayType, Dim, DType, Shapes, TypeFault, is_float, is_int
-from dsl.ops.scalar import eq, exp, isfinite, ne, select, sqr, sqrt
+from dsl.ops.scalar import eq, exp, ne, select, sqr, sqrt
 from dsl.ops.shape import concat, expand, flip, iota, move_axis, reshape, size_float, slice_axis, transpose
 from dsl.ops.table import Fault, array, batch_same, broadcast_all, cast, constant
 
@@ -91,7 +91,7 @@ def _prod(x: Any, axes: Axes, keepdims: bool) -> Any:
     y = np.prod(x, axis=axes, keepdims=keepdims, dtype=_wide(x.dtype))
     if x.dtype.kind == "f" and np.any(np.isnan(y)):          # a finite overflow times zero is zero
         zero = np.any(x == 0, axis=axes, keepdims=keepdims) & np.all(np.isfinite(x), axis=axes, keepdims=keepdims)
-        y = np.where(zero, 0.0, y)
+        y = np.where(zero & np.isnan(y), 0.0, y)
     return y.astype(dtype)
 
 
@@ -170,7 +170,9 @@ def _logsumexp(x: Any, axes: Axes, keepdims: bool) -> Any:
 
 
 def _softmax(x: Any, axes: Axes) -> Any:
-    _, e, total = _shifted(x, axes)
+    top = np.max(x, axis=axes, keepdims=True, initial=-np.inf)
+    e = np.exp(x - np.where(top == -np.inf, 0, top).astype(x.dtype))
+    total = np.where(top == np.inf, np.inf, np.sum(e, axis=axes, keepdims=True, dtype=_wide(x.dtype)))
     return (e / total).astype(x.dtype)
 
 
@@ -254,8 +256,8 @@ def _rowwise(shapes: Shapes, x: ArrayType, axes: Axes) -> ArrayType:
 
 def _softmax_means(x: Node, axes: Axes) -> Node:
     top = max_(x, axes=axes, keepdims=True)
-    e = exp(x - select(isfinite(top), top, 0))
-    return e / sum_(e, axes=axes, keepdims=True)                                     # type: ignore[no-any-return]
+    e = exp(x - select(eq(top, -math.inf), 0, top))
+    return e / select(eq(top, math.inf), math.inf, sum_(e, axes=axes, keepdims=True))    # type: ignore[no-any-return]
 
 
 W: dict[str, Any] = {"infer": _rowwise, "coerce": coerce_float, "batch": batch_same, "live": live_rowwise, "surface": True}

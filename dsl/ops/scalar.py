@@ -175,6 +175,8 @@ log1p = E("log1p", "x", "float", "`log(1 + x)`, exact near 0.", numpy=np.log1p, 
 logaddexp = E("logaddexp", "a b", "float", "`log(exp(a) + exp(b))` without overflow.", numpy=np.logaddexp, surface=True, commutative=True, partials=_logaddexp_partials)
 xlogy = E("xlogy", "x y", "float", "`x * log(y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlogy"), surface=True, domain=(0.1, 4.0),
           partials=lambda r, x, y: (log(y), Gate(ne(x, 0), x / y)))
+xlog1py = E("xlog1py", "x y", "float", "`x * log(1 + y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlog1py"), domain=(0.1, 4.0),
+            partials=lambda r, x, y: (log1p(y), Gate(ne(x, 0), x / (1 + y))))
 xmul = E("xmul", "x y", "float", "`x * y`, and 0 where `x` is 0 (unless `y` is nan).", numpy=lambda x, y: np.where((x == 0) & ~np.isnan(y), x.dtype.type(0), x * y)[()],
          partials=lambda r, x, y: (y, Gate(ne(x, 0), x)))
 

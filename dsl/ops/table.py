@@ -11,13 +11,13 @@ In: the few facts of an op.  Out: an `Op` in `TABLE`, with typing, coercion and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dsl.ir.node import TABLE, Literal, Node, Op, make
 from dsl.ir.types import ONE, ArrayType, Dim, DType, Shape, Shapes, TypeFault, is_float, promote
+from dsl.record import record
 
 
 class Fault(Exception):
@@ -28,7 +28,7 @@ class Fault(Exception):
         self.code, self.message, self.help = code, message, help
 
 
-@dataclass(frozen=True)
+@record
 class Gate:
     """A partial derivative that is `factor` where `condition` holds; elsewhere the operand is dead, its derivative 0
     whatever the cotangent is and whatever the operand itself was computed from."""
@@ -118,7 +118,9 @@ def is_literal(x: Node) -> bool:
 
 
 def coerce_operands(signature: Signature, args: Sequence[Any], precision: DType) -> list[Node]:
-    """Numbers become literals of the other operands' dtype; dtypes are promoted as the signature says."""
+    """Numbers become literals of the other operands' dtype; dtypes are promoted as the signature says.
+
+    A literal is weak: beside int32 operands one that fits is int32."""
     if signature == "select":
         return [_as_bool(args[0]), *coerce_operands("pair", args[1:], precision)]
     if signature == "logic":
@@ -126,6 +128,8 @@ def coerce_operands(signature: Signature, args: Sequence[Any], precision: DType)
     dtypes = [a.dtype for a in args if isinstance(a, Node)]
     if len(dtypes) == len(args) and is_float(dtypes[0]) and len(set(dtypes)) == 1:
         return list(args)
+    if "int32" in dtypes:
+        dtypes = [a.dtype for a in args if isinstance(a, Node) and not _is_small(a)]
     plain = [a for a in args if not isinstance(a, Node)]
     if signature == "pair" and all(d == "bool" for d in dtypes) and all(isinstance(a, bool) for a in plain):
         return [a if isinstance(a, Node) else constant(a, "bool") for a in args]
@@ -133,6 +137,11 @@ def coerce_operands(signature: Signature, args: Sequence[Any], precision: DType)
     if not is_float(dtype) and (signature in ("float", "test") or any(isinstance(a, float) for a in plain)):
         dtype = precision
     return [cast(a, dtype) if isinstance(a, Node) else constant(a, dtype) for a in args]
+
+
+def _is_small(x: Node) -> bool:
+    """Whether `x` is an integer literal that int32 holds."""
+    return x.op.name == "const" and x.dtype == "int64" and -2 ** 31 <= x.attr("literal").value < 2 ** 31
 
 
 def _as_bool(value: Any) -> Node:

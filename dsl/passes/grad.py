@@ -12,7 +12,6 @@ move elements move the mask likewise; reductions spread it; ops that mix element
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from dsl.ir.node import Node, Origins, make, reaches, substitute, topological
 from dsl.ir.types import Shape, is_float
@@ -24,6 +23,7 @@ from dsl.ops.scalar import add, and_, cast_op, ne, or_, select
 from dsl.ops.shape import FILL, expand, expand_op, gather, reshape, sum_to, zeros_like
 from dsl.ops.table import Gate
 from dsl.passes.batch import rows_over_basis, unit_vector
+from dsl.record import record
 
 Simplify = Callable[[list[Node]], list[Node]]
 
@@ -32,7 +32,7 @@ MIXING = frozenset((matmul, cumprod, recurrence))
 """Ops whose derivative multiplies live cotangents with elements of an operand that may be dead."""
 
 
-@dataclass(frozen=True)
+@record
 class Cotangent:
     """`mask` tells which elements are live (None: every one) and the value is 0 elsewhere; `strict` if a `where` made it."""
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from dsl.ir.node import Literal, Node, Op, Origins, Pattern, make, topological
 from dsl.ir.types import is_float
 from dsl.ops.scalar import const
 from dsl.ops.table import cast, coerce_operands
+from dsl.record import record
 
 Binding = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@record
 class Rule:
     """`name` of `kind` (EXACT keeps every bit; STABLE may mend what overflow or cancellation spoilt)."""
 
@@ -34,7 +35,7 @@ class Rule:
         return f"{self.kind}.{self.name}"
 
 
-@dataclass(frozen=True)
+@record
 class RuleSet:
     kind: str
     rules: tuple[Rule, ...]
@@ -54,7 +55,7 @@ def rule_set(kind: str, **definitions: Callable[..., tuple[Any, ...]]) -> RuleSe
     return RuleSet(kind, tuple(rules), by_op)
 
 
-@dataclass(frozen=True)
+@record
 class Fired:
     """One application of a rule."""
 

@@ -12,13 +12,13 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dsl.errors import FileTrouble, LrError, Span, error
+from dsl.record import record
 
 Array = npt.NDArray[Any]
 Missing = Literal["nan", "drop"]
@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][
                      re.ASCII | re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@record
 class CsvText:
     """A CSV file as text: its data rows begin at the character `start`.
 
@@ -55,7 +55,7 @@ class CsvText:
         return lines
 
 
-@dataclass(frozen=True)
+@record
 class Sheet:
     """The cells of a CSV file as text; every row is as long as `csv.names`."""
 
@@ -174,7 +174,7 @@ def _blank(row: list[str]) -> bool:
 
 
 # ---------------------------------------------------------------- columns
-@dataclass(frozen=True)
+@record
 class Column:
     """The cells of one column; cell i stands in data row `kept[i]` of the file."""
 

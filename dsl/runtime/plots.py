@@ -13,7 +13,6 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsl.errors import FileTrouble, LrError, Span, error
+from dsl.record import entity
 from dsl.runtime.files import unknown_ending, write_atomically
 
 Array = npt.NDArray[Any]
@@ -28,7 +28,7 @@ PLOT_ENDINGS = (".png", ".svg")
 MOST_BINS = 100
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Scatter:
     """A point for each x[i], y[i]; both [n].  The names become axis labels, `label` (else `y_name`) the legend."""
 
@@ -39,7 +39,7 @@ class Scatter:
     y_name: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Line:
     """A line through x[i], y[i] in the order they have; both [n]; a nan breaks it."""
 
@@ -50,7 +50,7 @@ class Line:
     y_name: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Hist:
     """How many of the values fall into each bin; any shape; values that are not finite are left out.
 
@@ -63,7 +63,7 @@ class Hist:
     x_name: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Heatmap:
     """Colours for z[row, column], row 0 on top."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsl.errors import FileTrouble, LrError, Span, did_you_mean, error
+from dsl.record import record
 from dsl.runtime.csv_cells import CsvText, Missing, convert_columns, count_rows, quick_columns, read_sheet, read_text
 
 Array = npt.NDArray[Any]
@@ -29,7 +29,7 @@ __all__ = ["Arrays", "Header", "Missing", "Table", "codes", "header", "labels", 
            "read_parquet", "split_indices"]
 
 
-@dataclass(frozen=True)
+@record
 class Arrays:
     """Named arrays of one file, in the file's order; `source` is the file's name for messages.
 
@@ -54,7 +54,7 @@ class Arrays:
                     help=f"did you mean `{near}`?" if near else f"its columns are {listed}")
 
 
-@dataclass(frozen=True)
+@record
 class Table(Arrays):
     """Columns of one length: each [n_rows], of bool, int64, float64 or text (object array of `str`)."""
 
@@ -74,7 +74,7 @@ class Table(Arrays):
         return np.stack([self.columns[name] for name in chosen], axis=1)
 
 
-@dataclass(frozen=True)
+@record
 class Header:
     """What is known of a file without converting it: names, number of rows (None if they differ), shapes by name."""
 

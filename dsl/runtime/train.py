@@ -21,6 +21,7 @@ import numpy as np
 from dsl.errors import Interrupted, LrError, error
 from dsl.ops import philox
 from dsl.ops.leaves import STEP, TRAINING, leaf_name
+from dsl.record import record
 from dsl.runtime.compute import Compute, LeafKey, solve_sizes
 from dsl.runtime.divergence import all_finite, divergence, went_bad
 from dsl.runtime.progress import Progress
@@ -66,7 +67,7 @@ class Report:
 
 
 # ---------------------------------------------------------------- data in order
-@dataclass(frozen=True)
+@record
 class Batch:
     """What one step reads: rows `low` to `high` in the epoch's order; `last` closes the epoch."""
 

@@ -5,54 +5,31 @@ strings, shapes are expressions, a call is a call whatever it calls.  BNF of the
 """
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, dataclass_transform
+from dataclasses import field
+from typing import Literal
 
 from dsl.errors import Span
-
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def syntax(cls: type[T]) -> type[T]:
-    """A frozen dataclass whose equality, hash and text are inherited from `Syntax`.
-
-    `dataclass` would compile six methods for each of these sixty classes, a third of the time `lr` takes to start; that
-    a node does not change is checked by the type checker alone."""
-    return dataclass(eq=False, repr=False)(cls)
+from dsl.record import record
 
 
-@syntax
+@record
 class Syntax:
     """Anything written in a script; equality ignores where it was written."""
 
     span: Span = field(compare=False, repr=False, kw_only=True)
 
-    def _compared(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, f.name) for f in fields(self) if f.compare)
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._compared() == other._compared()
-
-    def __hash__(self) -> int:
-        return hash((type(self), self._compared()))
-
-    def __repr__(self) -> str:
-        shown = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-@syntax
+@record
 class Expr(Syntax):
     """An expression."""
 
 
-@syntax
+@record
 class Statement(Syntax):
     """A statement; `clauses` of `train` are statements of their own kind."""
 
 
-@syntax
+@record
 class Ident(Syntax):
     """A name where one is bound or named as such (not an expression)."""
 
@@ -60,29 +37,29 @@ class Ident(Syntax):
 
 
 # ---------------------------------------------------------------- expressions
-@syntax
+@record
 class Number(Expr):
     """A literal; `value` is int or float as written (`2` int, `2.0` and `2e0` float)."""
 
     value: int | float
 
 
-@syntax
+@record
 class Text(Expr):
     value: str
 
 
-@syntax
+@record
 class Boolean(Expr):
     value: bool
 
 
-@syntax
+@record
 class Name(Expr):
     id: str
 
 
-@syntax
+@record
 class Unary(Expr):
     """`-x`, `+x` or `not x`."""
 
@@ -90,7 +67,7 @@ class Unary(Expr):
     operand: Expr
 
 
-@syntax
+@record
 class Binary(Expr):
     """`left op right`; op is one of `+ - * / // % ** @ < <= > >= == != and or`; `op_span` is the operator's place."""
 
@@ -100,7 +77,7 @@ class Binary(Expr):
     op_span: Span = field(compare=False, repr=False, kw_only=True)
 
 
-@syntax
+@record
 class Conditional(Expr):
     """`if condition then value else otherwise`."""
 
@@ -109,7 +86,7 @@ class Conditional(Expr):
     otherwise: Expr
 
 
-@syntax
+@record
 class Attribute(Expr):
     """`value.name`: `.T`, a table's column, or a name of an imported module."""
 
@@ -117,30 +94,30 @@ class Attribute(Expr):
     name: Ident
 
 
-@syntax
+@record
 class Slice(Syntax):
     start: Expr | None
     stop: Expr | None
     step: Expr | None
 
 
-@syntax
+@record
 class NewAxis(Syntax):
     """`None` as an index item."""
 
 
-@syntax
+@record
 class Dots(Syntax):
     """`...` as an index item."""
 
 
-@syntax
+@record
 class Index(Expr):
     value: Expr
     items: tuple[Expr | Slice | NewAxis | Dots, ...]
 
 
-@syntax
+@record
 class Argument(Syntax):
     """An argument of a call; `name` is None when positional."""
 
@@ -148,7 +125,7 @@ class Argument(Syntax):
     value: Expr
 
 
-@syntax
+@record
 class Call(Expr):
     """`function(arguments)`; function is a `Name` or an `Attribute` (`nets.mlp`)."""
 
@@ -156,21 +133,21 @@ class Call(Expr):
     arguments: tuple[Argument, ...]
 
 
-@syntax
+@record
 class Array(Expr):
     """`[a, b, c]`, possibly nested."""
 
     items: tuple[Expr, ...]
 
 
-@syntax
+@record
 class Tuple(Expr):
     """`(a, b)`, `(a,)`, `()`."""
 
     items: tuple[Expr, ...]
 
 
-@syntax
+@record
 class Binding(Syntax):
     """`X = expr` after `with` or `over`."""
 
@@ -178,7 +155,7 @@ class Binding(Syntax):
     value: Expr
 
 
-@syntax
+@record
 class With(Expr):
     """`value with X = a, Y = b`."""
 
@@ -186,7 +163,7 @@ class With(Expr):
     bindings: tuple[Binding, ...]
 
 
-@syntax
+@record
 class Loop(Expr):
     """`scan(v = v0 for t in ts: body)` and `fold`; several states are `(p, q) = (p0, q0)`, several sequences likewise.
 
@@ -201,7 +178,7 @@ class Loop(Expr):
     tupled: bool
 
 
-@syntax
+@record
 class Iterate(Expr):
     """`iterate(v = v0 while condition max count: body)`."""
 
@@ -214,22 +191,22 @@ class Iterate(Expr):
 
 
 # ---------------------------------------------------------------- header and declarations
-@syntax
+@record
 class Precision(Statement):
     dtype: Ident
 
 
-@syntax
+@record
 class Seed(Statement):
     value: Expr
 
 
-@syntax
+@record
 class Device(Statement):
     name: Ident
 
 
-@syntax
+@record
 class Import(Statement):
     """`import "nets.lr" as nets`."""
 
@@ -237,25 +214,25 @@ class Import(Statement):
     alias: Ident
 
 
-@syntax
+@record
 class Use(Statement):
     """`use optim`: a module of the library that ships with the language."""
 
     module: Ident
 
 
-@syntax
+@record
 class DimItem(Syntax):
     name: Ident
     value: Expr | None
 
 
-@syntax
+@record
 class Dim(Statement):
     items: tuple[DimItem, ...]
 
 
-@syntax
+@record
 class InputItem(Syntax):
     """`shape` is None when written without brackets."""
 
@@ -263,7 +240,7 @@ class InputItem(Syntax):
     shape: tuple[Expr, ...] | None
 
 
-@syntax
+@record
 class Input(Statement):
     """`int vector u[n], v[n]`; dtype is the written word (`int`, `bool`, `float32` …) or None."""
 
@@ -272,13 +249,13 @@ class Input(Statement):
     items: tuple[InputItem, ...]
 
 
-@syntax
+@record
 class Data(Statement):
     names: tuple[Ident, ...]
     value: Expr
 
 
-@syntax
+@record
 class Constraint(Syntax):
     """`lower=0`, `upper=1`, or a bare word (`simplex`, `ordered`, `cholesky`) with value None."""
 
@@ -286,7 +263,7 @@ class Constraint(Syntax):
     value: Expr | None
 
 
-@syntax
+@record
 class SharedItem(Syntax):
     name: Ident
     constraints: tuple[Constraint, ...]
@@ -294,7 +271,7 @@ class SharedItem(Syntax):
     value: Expr
 
 
-@syntax
+@record
 class Shared(Statement):
     """`shared w = 0.0, b = 0.0`; dtype as in `Input` (`shared int n = 0`)."""
 
@@ -302,7 +279,7 @@ class Shared(Statement):
     items: tuple[SharedItem, ...]
 
 
-@syntax
+@record
 class Define(Statement):
     """`let z = expr`, `model`, `cost`, `metric`; several names only for `let p, q = …`."""
 
@@ -311,7 +288,7 @@ class Define(Statement):
     value: Expr
 
 
-@syntax
+@record
 class Derive(Statement):
     """`grad gw, gb = C wrt w, b`, `hess`, `jac`."""
 
@@ -321,13 +298,13 @@ class Derive(Statement):
     wrt: tuple[Ident, ...]
 
 
-@syntax
+@record
 class Update(Statement):
     target: Ident
     value: Expr
 
 
-@syntax
+@record
 class Minimize(Statement):
     """`minimize C wrt all except W1 using adam(rate = 1e-3)`; `wrt` is None for `all`."""
 
@@ -337,7 +314,7 @@ class Minimize(Statement):
     optimizer: Expr                     # a Call, or a bare Name for all defaults
 
 
-@syntax
+@record
 class Step(Statement):
     """`step critic:` a named group of updates."""
 
@@ -346,7 +323,7 @@ class Step(Statement):
 
 
 # ---------------------------------------------------------------- training
-@syntax
+@record
 class Every(Statement):
     """`every 10 epochs: …`."""
 
@@ -355,12 +332,12 @@ class Every(Statement):
     body: tuple[Statement, ...]
 
 
-@syntax
+@record
 class Valid(Statement):
     bindings: tuple[Binding, ...]
 
 
-@syntax
+@record
 class StopAfter(Statement):
     """`stop after 5 epochs without lower C`."""
 
@@ -370,7 +347,7 @@ class StopAfter(Statement):
     name: Ident
 
 
-@syntax
+@record
 class Schedule(Statement):
     """`rate = cosine(1e-2, 1e-4)`."""
 
@@ -378,12 +355,12 @@ class Schedule(Statement):
     value: Expr
 
 
-@syntax
+@record
 class ClipNorm(Statement):
     value: Expr
 
 
-@syntax
+@record
 class Checkpoint(Statement):
     path: Expr
     count: Expr
@@ -391,12 +368,12 @@ class Checkpoint(Statement):
     best: bool
 
 
-@syntax
+@record
 class Log(Statement):
     path: Expr
 
 
-@syntax
+@record
 class Train(Statement):
     """`train 100 epochs over X = A batch 32 shuffle of critic until C < 1: clauses`."""
 
@@ -411,7 +388,7 @@ class Train(Statement):
     clauses: tuple[Statement, ...]
 
 
-@syntax
+@record
 class Fit(Statement):
     cost: Expr
     wrt: tuple[Ident, ...] | None
@@ -422,18 +399,18 @@ class Fit(Statement):
 
 
 # ---------------------------------------------------------------- functions and optimisers
-@syntax
+@record
 class Parameter(Syntax):
     name: Ident
     default: Expr | None
 
 
-@syntax
+@record
 class Return(Statement):
     value: Expr
 
 
-@syntax
+@record
 class Def(Statement):
     """`def f(x, y = 1) = expr` has a body of one `Return`; the block form has `let`s before it.
 
@@ -446,12 +423,12 @@ class Def(Statement):
     vjp_value: Expr | None
 
 
-@syntax
+@record
 class Slot(Statement):
     items: tuple[Binding, ...]
 
 
-@syntax
+@record
 class Optimizer(Statement):
     """`optimizer adam(rate = 1e-3, …) for p, g, t:` with `slot`, `let` and `update` statements."""
 
@@ -462,7 +439,7 @@ class Optimizer(Statement):
 
 
 # ---------------------------------------------------------------- commands and checks
-@syntax
+@record
 class Print(Statement):
     """`print a, b with X = A  #> 2.0`; `expected` is the text after `#>`, at `expected_span`."""
 
@@ -472,13 +449,13 @@ class Print(Statement):
     expected_span: Span | None = field(default=None, compare=False, repr=False)
 
 
-@syntax
+@record
 class Show(Statement):
     items: tuple[Expr, ...]
     bindings: tuple[Binding, ...]
 
 
-@syntax
+@record
 class Plot(Statement):
     """`plot scatter(x, y), line(x, f with X = x) title "…" to "fit.png"`."""
 
@@ -487,7 +464,7 @@ class Plot(Statement):
     path: Expr | None
 
 
-@syntax
+@record
 class Save(Statement):
     """`save "m.safetensors"` has no value; `save Y_bar with X = A to "pred.csv"` has one."""
 
@@ -495,36 +472,36 @@ class Save(Statement):
     path: Expr
 
 
-@syntax
+@record
 class Load(Statement):
     path: Expr
 
 
-@syntax
+@record
 class Assert(Statement):
     condition: Expr
     reason: Expr | None
 
 
-@syntax
+@record
 class Test(Statement):
     name: Text
     body: tuple[Statement, ...]
 
 
-@syntax
+@record
 class Gradcheck(Statement):
     cost: Expr
     wrt: tuple[Ident, ...]
 
 
-@syntax
+@record
 class Bare(Statement):
     """An expression by itself: the REPL prints it; in a script it is an error that says so."""
 
     value: Expr
 
 
-@syntax
+@record
 class Script(Syntax):
     statements: tuple[Statement, ...]

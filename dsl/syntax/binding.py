@@ -27,12 +27,14 @@ from dsl.ops.table import cast
 from dsl.passes.batch import lift, with_axis
 from dsl.syntax import ast
 from dsl.syntax.calls import Calls
+from dsl.syntax.expressions import kind_words, type_words
 from dsl.syntax.program import Feed
 from dsl.syntax.values import (
     Group,
     Host,
     SizeFact,
     Skipped,
+    Table,
     Value,
 )
 
@@ -140,18 +142,16 @@ class Binder(Calls):
             raise Skipped
         target = symbol.value
         if not isinstance(target, Node) or not is_leaf(target, "input", "shared"):
-            raise error("E0412", f"`{binding.name.id}` is not an input", binding.name.span, f"a {symbol.kind}",
+            raise error("E0412", f"`{binding.name.id}` is not an input", binding.name.span, kind_words(symbol.kind),
                         labels=[Label(symbol.span, "bound here")] if symbol.span else [],
                         help="only inputs (`scalar`, `vector`, `matrix`, `tensor`) and shared variables are bound to values")
         value = self.node(binding.value)
         if value.rank not in (target.rank, target.rank + 1):
-            wanted = f"{_axes(target.rank)}, or {_axes(target.rank + 1)} to take it row by row"
-            raise error("E0210",
-                        f"`{binding.name.id}` is {_shape_words(target)}; {binding.value.span.text} has {_axes(value.rank)}",
-                        binding.value.span, shape_text(value.shape),
-                        labels=[Label(symbol.span, f"{binding.name.id} has {_axes(target.rank)}")] if symbol.span
-                        else [],
-                        help=f"give {wanted}")
+            rows = f"{_rank_words(target.rank + 1)} to take it row by row"
+            raise error("E0210", f"`{binding.name.id}` is {_rank_words(target.rank)}; {binding.value.span.text} is "
+                        f"{_rank_words(value.rank)}", binding.value.span, shape_text(value.shape) if value.rank else "",
+                        labels=[Label(symbol.span, f"{binding.name.id} is {type_words(target.type)}")]
+                        if symbol.span else [], help=f"give {_rank_words(target.rank)}, or {rows}")
         return Feed(target, self.as_input(value, target, binding), value.rank == target.rank + 1, binding.span)
 
     def as_input(self, value: Node, target: Node, binding: ast.Binding) -> Node:
@@ -172,20 +172,26 @@ class Binder(Calls):
         return cast(value, target.dtype)
 
     def origin_of(self, expr: ast.Expr) -> str:
-        """Where a size comes from, in words."""
+        """Where a size comes from, in words: the file of a table, or data and its line."""
         if isinstance(expr, ast.Name):
             return self.data_origin.get(expr.id, f"{expr.id}, line {expr.span.line}")
-        return f"line {expr.span.line}"
+        return self.table_origin(expr) or f"line {expr.span.line}"
+
+    def table_origin(self, expr: ast.Expr) -> str | None:
+        """The file whose table the columns of an expression are taken from."""
+        while isinstance(expr, ast.Index | ast.Attribute):
+            expr = expr.value
+        if isinstance(expr, ast.Name) and (symbol := self.scope.get(expr.id)) and isinstance(symbol.value, Table):
+            return self.data_origin.get(expr.id)
+        return None
 
     # ------------------------------------------------------------ sizes
     def match_sizes(self, declared: Shape, given: Shape, name: str, origin: str, span: Span, sizes: Sizes) -> None:
         """Every size the declaration names is solved or compared."""
         for axis, (want, have) in enumerate(zip(declared, given, strict=True)):
             size = want.bare
-            if size is None or size.value is not None:
-                if decide(want, have) is False and not want.substitute(sizes.found).bare:
-                    raise self._mismatch(name, axis, want, have, origin, span, None)
-                continue
+            if size is None:
+                continue                        # solved or compared when the bare sizes are known
             fact = self.sizes.get(size.name)
             if fact is not None:
                 if decide(Dim.of(fact.value), have) is False:
@@ -218,16 +224,22 @@ class Binder(Calls):
                         sizes.found[next(iter(unknown))] = Dim.of(root)
                         continue
                 if decide(solved, have) is False:
-                    raise self._mismatch(leaf_name(feed.leaf), axis, want, have, "this binding", feed.span,
-                                         "the other inputs", solved.constant)
+                    raise self._mismatch(leaf_name(feed.leaf), axis, want, have, "", feed.span,
+                                         None if want.constant is not None else "the other inputs", solved.constant)
 
     def _mismatch(self, name: str, axis: int, want: Dim, have: Dim, origin: str, span: Span, other: str | None,
                   expected: int | None = None) -> LrError:
         expected = want.known if expected is None else expected
-        why = f"{want} = {expected} from {other}" if other else f"{want} is {expected}" if str(want) != str(expected) else f"it is {expected}"
-        return error("E0211",
-                     f"axis {axis} of `{name}` is `{want}`: {expected} here, but {have} in the data bound to it", span,
-                     f"{have} from {origin}; {why}", help="give data of one length, or declare another dim for it")
+        given = span.text.partition("=")[2].strip() or "the data"
+        size = f"{want} = {expected}" if str(want) != str(expected) else str(want)
+        why = f"{have} from {origin}; {want} = {expected} from {other}" if other and origin else \
+            f"{want} = {expected} from {other}" if other else f"{have}"
+        symbol = self.scope.get(name)
+        labels = [Label(symbol.span, f"{name} is {shape_text(symbol.value.shape)}")] \
+            if symbol and symbol.span and isinstance(symbol.value, Node) else []
+        return error("E0211", f"`{name}` needs {size} on axis {axis}, but {given} has {have}", span, why, labels=labels,
+                     help="give data of that length" + ("" if want.constant is not None
+                                                        else ", or declare another dim for it"))
 
     def _lengths(self, feed: Feed, length: Dim, rows: tuple[Dim, str, Span], origin: str,
                  binding: ast.Binding) -> LrError:
@@ -241,7 +253,8 @@ class Binder(Calls):
             return "row by row" if f.mapped else "whole"
         return error("E0213", "all names of one `over` bind alike", other.span, f"bound {word(other)}",
                      labels=[Label(first.span, f"bound {word(first)}")],
-                     help="give every input one axis more than it declares (row by row), or none the more (whole); use fixed values as `data` directly")
+                     help="give every input one axis more than it declares (row by row), or every input its own (whole); "
+                     "fixed values are used as `data`, without binding")
 
 
 
@@ -255,9 +268,5 @@ def solve_linear(dim: Dim, name: str, total: int) -> int | None:
     return int(root) if rest == 0 and root >= 0 else None
 
 
-def _axes(rank: int) -> str:
-    return "no axes" if rank == 0 else f"{rank} ax{'i' if rank == 1 else 'e'}s"
-
-
-def _shape_words(node: Node) -> str:
-    return f"a scalar ({_axes(0)})" if node.rank == 0 else f"{shape_text(node.shape)} ({_axes(node.rank)})"
+def _rank_words(rank: int) -> str:
+    return ("a scalar", "a vector", "a matrix")[rank] if rank < 3 else f"an array with {rank} axes"

@@ -8,10 +8,11 @@ Such mistakes go to `diagnostics`; they do not stop the parser.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dsl.errors import Label, Source, Span
+from dsl.record import record
 from dsl.syntax import ast
 from dsl.syntax.build_expressions import ExpressionBuilder, shortened
 from dsl.syntax.layout import Token
@@ -25,7 +26,7 @@ class Option(NamedTuple):
     span: Span
 
 
-@dataclass(frozen=True)
+@record
 class Targets:
     """What stands after `wrt`: names, or None for `all` with exceptions."""
 
@@ -230,7 +231,7 @@ class Builder(ExpressionBuilder):
         for option in options:
             if option.keyword in found:
                 self.mistake("E0135", f"`{option.keyword}` is given twice", option.span, "",
-                            Label(found[option.keyword].span, "given here first"))
+                             Label(found[option.keyword].span, "given here first"), help="keep one of the two")
             else:
                 found[option.keyword] = option
         return {keyword: option.value for keyword, option in found.items()}
@@ -258,7 +259,7 @@ class Builder(ExpressionBuilder):
                 continue
             if key in seen:
                 self.mistake("E0135", f"`{first_word(clause.span)}` is given twice", clause.span, "",
-                            Label(seen[key].span, "given here first"))
+                             Label(seen[key].span, "given here first"), help="keep one of the two")
             seen.setdefault(key, clause)
 
     def every(self, start: int, end: int, count: ast.Expr, unit: Any, body: tuple[ast.Statement, ...]) -> ast.Every:

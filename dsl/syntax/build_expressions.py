@@ -51,7 +51,7 @@ class ExpressionBuilder:
         for name in names:
             if name.id in seen:
                 self.mistake("E0135", f"{what} `{name.id}` is given twice", name.span, "",
-                            Label(seen[name.id].span, "given here first"))
+                             Label(seen[name.id].span, "given here first"), help="keep one of the two")
             seen.setdefault(name.id, name)
 
     # ------------------------------------------------------------ expressions

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dsl.errors import Label, LrError, Span, did_you_mean, error
+from dsl.errors import Label, LrError, Span, error
 from dsl.ir.node import Node, make
 from dsl.ir.types import (
     Shape,
@@ -21,7 +21,7 @@ from dsl.ops.functions import FUNCTIONS, LATER, Function, Parameter, as_dim
 from dsl.ops.scalar import alias
 from dsl.ops.table import constant
 from dsl.syntax import ast
-from dsl.syntax.expressions import counted, listing, literal_int, not_built
+from dsl.syntax.expressions import counted, kind_words, listing, literal_int, nearest, not_built
 from dsl.syntax.indexing import Indexing
 from dsl.syntax.values import (
     Group,
@@ -31,32 +31,43 @@ from dsl.syntax.values import (
     Value,
 )
 
+MOST_CALLS = 5_000
+"""Calls of script functions in one statement: each is elaborated anew, so a chain of doublings would never end."""
+
 
 class Calls(Indexing):
     def call(self, expr: ast.Call) -> Value:
         function = expr.function
         if isinstance(function, ast.Name):
             symbol = self.scope.get(function.id)
-            if symbol is not None and symbol.value is None and symbol.kind == "def":
-                raise Skipped
             if symbol is not None and isinstance(symbol.value, UserFunction):
                 return self.user_call(expr, function.id, symbol.value)
+            if symbol is not None and symbol.value is None and (symbol.kind == "def" or function.id not in FUNCTIONS):
+                raise Skipped
             if function.id in FUNCTIONS:
                 return self.built_in(expr, FUNCTIONS[function.id])
             if function.id in LATER:
                 raise not_built(expr.span, f"`{function.id}`")
-            if symbol is not None:
-                raise error("E0501", f"`{function.id}` is not a function", function.span, f"a {symbol.kind}",
-                            labels=[Label(symbol.span, "bound here")] if symbol.span else [],
-                            help=f"write `{function.id} * (…)` to multiply")
-            callables = [n for n, s in self.scope.items() if isinstance(s.value, UserFunction)]
-            near = did_you_mean(function.id, [*FUNCTIONS, *callables])
-            raise error("E0302", f"no function `{function.id}`", function.span, "not a function",
-                        help=f"did you mean `{near}`?" if near else "define it: `def f(x) = …`")
+            if symbol is None:
+                raise self.unknown_function(function)
+            words = kind_words(symbol.kind)
+            raise error("E0501", f"`{function.id}` is not a function", function.span, words,
+                        labels=[Label(symbol.span, "bound here")] if symbol.span else [],
+                        help=f"call a name in it: `{function.id}.f(…)`" if symbol.kind == "module"
+                        else f"write `{function.id} * (…)` to multiply, `{function.id}[…]` to index")
         target = self.value(function)
         if isinstance(target, UserFunction):
             return self.user_call(expr, function.span.text, target)
         raise error("E0501", f"`{function.span.text}` is not a function", function.span, "cannot be called")
+
+    def unknown_function(self, function: ast.Name) -> LrError:
+        self.check_unparsed(function.id)
+        if function.id in self.later:
+            return self.bound_later(function.id, function.span)
+        callables = [n for n, s in self.scope.items() if isinstance(s.value, UserFunction)]
+        near = nearest(function.id, [*FUNCTIONS, *LATER, *callables])
+        return error("E0302", f"no function `{function.id}`", function.span, "not a function",
+                     help=f"did you mean `{near}`?" if near else f"define it: `def {function.id}(x) = …`")
 
     def built_in(self, expr: ast.Call, row: Function) -> Value:
         given = self.match_arguments(expr, row)
@@ -77,19 +88,36 @@ class Calls(Indexing):
             if isinstance(values[-1], Node) and isinstance(argument, ast.Expr):
                 operands.append(argument)
                 shown.append(values[-1])
+            elif parameter.name == "parts" and isinstance(argument, ast.Tuple | ast.Array):
+                operands.extend(argument.items)
+                shown.extend(values[-1])
         with self.placing(expr.span, operands, shown):
             try:
                 result = row.build(self, *values)
             except TypeFault as fault:
-                if fault.message.startswith("takes "):
-                    fault.message = f"`{row.name}` {fault.message}"
-                if fault.kind == "shape" and len(shown) > 1 and "do not agree" in fault.message:
-                    types = " and ".join(shape_text(v.shape) for v in shown if isinstance(v, Node))
-                    fault.message = f"`{row.name}` cannot combine {types}"
+                self._call_fault(fault, row, given, [v for v in shown if isinstance(v, Node)])
                 raise
         if isinstance(result, tuple):
             return Group(tuple(self.placed(r, expr.span) for r in result))
         return self.placed(result, expr.span)
+
+    def _call_fault(self, fault: TypeFault, row: Function, given: dict[str, Any], arrays: Sequence[Node]) -> None:
+        """A fault in the words of the call."""
+        types = " and ".join(shape_text(v.shape) for v in arrays)
+        where = given.get("axis", given.get("axes"))
+        if fault.kind == "axis" and isinstance(where, ast.Expr):
+            fault.span = where.span                                                 # type: ignore[attr-defined]
+        if fault.message.startswith("takes "):
+            fault.message = f"`{row.name}` {fault.message}"
+        if fault.kind == "empty":
+            fault.message, fault.detail = f"`{row.name}` of no elements", types
+        if fault.kind == "shape" and len(arrays) > 1 and "do not agree" in fault.message:
+            fault.message = f"`{row.name}` cannot combine {types}"
+        if row.name == "stack" and fault.kind in ("shape", "rank"):
+            fault.message, fault.detail = f"`stack` needs parts of one shape, not {types}", ""
+        if row.name == "concat" and fault.kind == "shape":
+            fault.message = f"`concat` cannot join {types}"
+            fault.help = "parts have the same number of axes, and one length along every axis but the joined one"
 
     def match_arguments(self, expr: ast.Call, row: Function) -> dict[str, Any]:
         """Arguments by parameter name; surplus sizes after `shape` belong to it."""
@@ -115,7 +143,7 @@ class Calls(Indexing):
                 continue
             name = argument.name.id
             if name not in names or (variadic and name == variadic.name):
-                near = did_you_mean(name, names)
+                near = nearest(name, names)
                 raise error("E0503", f"`{row.name}` has no parameter `{name}`", argument.name.span, "no such parameter",
                             help=f"did you mean `{near}`?" if near else f"`{row.signature}`")
             if name in given:
@@ -123,7 +151,8 @@ class Calls(Indexing):
             given[name] = argument.value
         missing = [p.name for p in row.parameters if p.required and p.name not in given]
         if missing:
-            raise error("E0502", f"`{row.name}` needs {listing(missing)}", expr.span, help=f"`{row.signature}`")
+            raise error("E0502", f"`{row.name}` needs {listing(missing)}", expr.span,
+                        help="write `split(A, y, test = 0.2)`" if row.name == "split" else f"`{row.signature}`")
         return given
 
     def argument(self, row: Function, name: str, expr: ast.Expr) -> Any:
@@ -187,9 +216,13 @@ class Calls(Indexing):
         definition = function.definition
         row = Function(name, tuple(parameter_of(p) for p in definition.parameters), "", "", None)
         given = self.match_arguments(expr, row)
-        if name in self.active:
+        if definition in self.active:
             raise error("E0505", f"`{name}` calls itself", expr.span, "a recursive call",
                         help="use `fold` or `scan` for loops")
+        self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise error("E0505", f"this statement makes more than {MOST_CALLS} calls", expr.span, "too many by here",
+                        help="name what is used more than once with `let`, so that it is computed once")
         if len(self.active) > 40:
             raise error("E0505", "functions call each other too deep", expr.span)
         arguments: dict[str, Symbol] = {}
@@ -208,16 +241,26 @@ class Calls(Indexing):
                 arguments[key] = Symbol(key, "parameter", make(alias, [symbol.value], {"name": f"{name}.{key}"}),
                                         symbol.span)
         place, outer = self.draws, self.call_path
-        self.active.append(name)
+        self.active.append(definition)
         self.call_path, self.draws = (*outer, name, place), 0
         try:
             with self.inside(function.scope.new_child(arguments)):
                 return self.body(definition.body)
         except LrError as problem:
-            raise _called_from(problem, name, expr.span) from None
+            raise self._called_from(problem, name, expr.span) from None
         finally:
             self.call_path, self.draws = outer, place + 1
             self.active.pop()
+
+    def _called_from(self, problem: LrError, name: str, span: Span) -> LrError:
+        """The same error with the call that led to it."""
+        first, *rest = problem.diagnostics
+        if any(label.text.startswith("in this call") for label in first.labels):
+            return problem
+        called = replace(first, labels=(*first.labels, Label(span, f"in this call of `{name}`")))
+        if first in self.concerning:
+            self.concerning[called] = self.concerning[first]
+        return type(problem)(called, *rest)
 
     def body(self, statements: Sequence[ast.Statement]) -> Value:
         for statement in statements:
@@ -232,10 +275,6 @@ class Calls(Indexing):
 
 
 def parameter_of(parameter: ast.Parameter) -> Parameter:
-    return Parameter(parameter.name.id, None, required=parameter.default is None)
-
-def _called_from(problem: LrError, name: str, span: Span) -> LrError:
-    first, *rest = problem.diagnostics
-    if any(label.text.startswith("in this call") for label in first.labels):
-        return problem
-    return type(problem)(replace(first, labels=(*first.labels, Label(span, f"in this call of `{name}`"))), *rest)
+    """A parameter of a definition, its default shown as it is written."""
+    default = parameter.default.span.text if parameter.default is not None else None
+    return Parameter(parameter.name.id, default, required=default is None)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dsl.errors import did_you_mean, error
+from dsl.errors import Label, did_you_mean, error
 from dsl.ir.node import Node, topological
 from dsl.ir.types import (
     Shapes,
@@ -14,7 +14,7 @@ from dsl.ir.types import (
 )
 from dsl.ops.leaves import is_leaf, leaf_name
 from dsl.syntax import ast, program
-from dsl.syntax.expressions import literal_int, not_built
+from dsl.syntax.expressions import counted, literal_int, not_built
 from dsl.syntax.names import bound_names
 from dsl.syntax.training import Training
 from dsl.syntax.values import (
@@ -90,10 +90,11 @@ class Commands(Training):
         kinds = {"scatter": (1, 2), "line": (1, 2), "hist": (1, 1), "heatmap": (1, 1)}
         marks = []
         for mark in statement.marks:
-            if not isinstance(mark, ast.Call) or not isinstance(mark.function,
-                                                                ast.Name) or mark.function.id not in kinds:
+            if not isinstance(mark, ast.Call) or not isinstance(mark.function, ast.Name) or \
+                    mark.function.id not in kinds:
                 name = mark.function.span.text if isinstance(mark, ast.Call) else mark.span.text
                 near = did_you_mean(name, kinds)
+                self.check_unparsed(name)
                 raise error("E0513", f"no plot `{name}`", mark.span, help=f"did you mean `{near}`?" if near
                             else "`scatter(x, y)`, `line(x, y)`, `hist(x)`, `heatmap(A)`")
             kind = mark.function.id
@@ -105,19 +106,21 @@ class Commands(Training):
                     if bins is None or bins < 1:
                         raise error("E0504", "`bins` is a literal integer, at least 1", argument.span)
                 elif argument.name is not None:
-                    raise error("E0503", f"`{kind}` has no parameter `{argument.name.id}`", argument.name.span)
+                    raise error("E0503", f"`{kind}` has no parameter `{argument.name.id}`", argument.name.span,
+                                help="`hist` takes `bins`; the others take arrays only")
                 else:
                     node = self.node(argument.value)
                     self.check_bound(node, argument.value)
                     if node.rank > (2 if kind == "heatmap" else 1):
-                        raise error("E0204",
-                                    f"`{kind}` draws {'a matrix' if kind == 'heatmap' else 'vectors'}, not {shape_text(node.shape)}", argument.span)
+                        wanted, help = ("a matrix", None) if kind == "heatmap" else ("vectors", "draw a column, "
+                                        f"`{argument.value.span.text}[:, 0]`, or the matrix as a `heatmap`")
+                        raise error("E0204", f"`{kind}` draws {wanted}, not {shape_text(node.shape)}", argument.span,
+                                    help=help)
                     shown = argument.value.value if isinstance(argument.value, ast.With) else argument.value
                     arrays.append((shown.span.text, node))
             if not low <= len(arrays) <= high:
-                raise error("E0502",
-                            f"`{kind}` takes {low if low == high else f'{low} or {high}'} arrays, not {len(arrays)}",
-                            mark.span)
+                wanted = f"{low} or {high} arrays" if low != high else counted(low, "array")
+                raise error("E0502", f"`{kind}` takes {wanted}, not {len(arrays)}", mark.span)
             self.check_lengths(kind, arrays, mark)
             marks.append(program.Mark(kind, tuple(arrays), bins, mark.span))
         title = self.text(statement.title, "a title") if statement.title else None
@@ -145,6 +148,8 @@ class Commands(Training):
             names = " and ".join(f"`{n}`" for n in free)
             given = ", ".join(f"{n} = …" for n in free)
             inner = expr.value.span.text if isinstance(expr, ast.With) else expr.span.text
+            symbols = [s for n in free if (s := self.scope.get(n)) and s.kind == "input"]
+            labels = [Label(s.span, f"`{s.name}` is an input") for s in symbols if s.span]
             raise error("E0407", f"{names} {'has' if len(free) == 1 else 'have'} no value here", expr.span,
-                        "needs " + names.replace("`", ""),
+                        "needs " + names, labels=labels,
                         help=f"give {'it' if len(free) == 1 else 'them'}: `{inner} with {given}`")

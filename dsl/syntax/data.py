@@ -30,6 +30,7 @@ from dsl.syntax.values import (
     Symbol,
     Table,
     TextColumn,
+    UserFunction,
     Value,
 )
 
@@ -74,7 +75,8 @@ class Data(Binder):
             self.in_data = False
 
     def bind_data(self, ident: ast.Ident, value: Value, statement: ast.Data) -> None:
-        origin = next(iter(self.files)) if len(self.files) == 1 else f"{ident.id}, line {ident.span.line}"
+        file = next(iter(self.files)) if len(self.files) == 1 else self.table_origin(statement.value)
+        origin = file or f"{ident.id}, line {ident.span.line}"
         self.data_origin[ident.id] = origin
         if isinstance(value, Node | Group) and not (isinstance(value, Node) and is_leaf(value, "data")
                                                     and leaf_name(value) == ident.id):
@@ -86,7 +88,8 @@ class Data(Binder):
             else:
                 value = self.data_leaf(ident.id, np.asarray(array), node.dtype)
         if not isinstance(value, Node | Table | TextColumn):
-            raise error("E0204", "`data` holds arrays, tables and columns", statement.value.span)
+            raise error("E0204", "`data` holds arrays, tables and columns", statement.value.span,
+                        "a function" if isinstance(value, UserFunction) else "")
         self.bind(ident, "data", value)
 
     def data_leaf(self, name: str, array: np.ndarray, dtype: DType | None = None) -> Node:
@@ -102,7 +105,8 @@ class Data(Binder):
         for part in topological([node]):
             if is_leaf(part, "shared", "input", "slot"):
                 kind = part.attr("kind")
-                raise error("E0510", f"`data` may not read the {kind} `{leaf_name(part)}`", statement.value.span,
+                word = "shared variable" if kind == "shared" else kind
+                raise error("E0510", f"`data` may not read the {word} `{leaf_name(part)}`", statement.value.span,
                             "evaluated once, before anything is trained" if kind == "shared"
                             else "an input has no value here",
                             help="use `let` for what depends on it")
@@ -125,13 +129,15 @@ class Data(Binder):
     def load_file(self, expr: ast.Call, kind: str, given: dict[str, Any]) -> Value:
         path = given["path"]
         if not isinstance(path, ast.Text):
-            raise error("E0504", f"`{kind}` takes a path in quotes", path.span)
+            raise error("E0504", f"`{kind}` takes a path in quotes", path.span,
+                        help=f"write `{kind}(\"{path.span.text}\")`")
         options: dict[str, Any] = {}
         if "missing" in given:
             word = given["missing"]
             text = word.id if isinstance(word, ast.Name) else word.value if isinstance(word, ast.Text) else None
             if text not in ("nan", "drop"):
-                raise error("E0504", "`missing` is `nan` or `drop`", word.span)
+                raise error("E0504", "`missing` is `nan` or `drop`", word.span,
+                            help="`nan` reads empty cells as nan, `drop` leaves such rows out")
             options["missing"] = text
         if "separator" in given:
             if not isinstance(given["separator"], ast.Text):

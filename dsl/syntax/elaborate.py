@@ -6,11 +6,12 @@ out in one go and none twice.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from dsl.errors import Diagnostic, Label, LrError, Source, did_you_mean, error
+from dsl.errors import Diagnostic, Label, LrError, Source, Span, did_you_mean, error
 from dsl.ir.node import Node, make, topological
 from dsl.ir.types import (
     ArrayType,
@@ -30,10 +31,11 @@ from dsl.ops.scalar import alias
 from dsl.ops.shape import dim, expand, reshape
 from dsl.ops.table import cast, constant
 from dsl.syntax import ast, program
-from dsl.syntax.commands import Commands
-from dsl.syntax.expressions import CONSTANTS, literal_int, not_built
+from dsl.syntax.expressions import CONSTANTS, counted, literal_int, not_built
 from dsl.syntax.names import bound_names, names_in
 from dsl.syntax.parse import parse
+from dsl.syntax.rebinding import Rebinding
+from dsl.syntax.updates import UPDATES
 from dsl.syntax.values import (
     Host,
     Module,
@@ -53,14 +55,14 @@ RANKS = {"scalar": 0, "vector": 1, "matrix": 2}
 DEVICES = ("auto", "cpu", "cuda", "numpy")
 
 
-class Elaborator(Commands):
+class Elaborator(Rebinding):
     """The names bound so far and what is to run; `statement` adds one statement."""
 
     def __init__(self, host: Host, *, precision: str | None = None, seed: int | None = None, device: str | None = None,
                  overrides: dict[str, str] | None = None, rebind: bool = False) -> None:
         super().__init__(host, rebind)
-        self.fixed_header = {k for k,
-                             v in (("precision", precision), ("seed", seed), ("device", device)) if v is not None}
+        header = {"precision": precision, "seed": seed, "device": device}
+        self.fixed_header = {word for word, value in header.items() if value is not None}
         self.precision = self._dtype_word(precision) if precision else "float64"
         self.seed = seed or 0
         self.device = device or "auto"
@@ -71,58 +73,81 @@ class Elaborator(Commands):
         self.begun = False
 
     # ------------------------------------------------------------ scripts
-    def script(self, statements: Sequence[ast.Statement]) -> tuple[list[program.Item], list[Diagnostic]]:
-        """Every statement in order: what they become, and every error found."""
+    def script(self, statements: Sequence[ast.Statement],
+               problems: Sequence[Diagnostic] = ()) -> tuple[list[program.Item], list[Diagnostic]]:
+        """Every statement in order: what they become, and every error found.
+
+        `problems` are what parsing found: what their statements bind is not reported as unknown, and no statement with
+        one of them is reported on twice."""
         items: list[program.Item] = []
         found: list[Diagnostic] = []
+        spans = [d.primary.span for d in problems if d.primary]
+        self.unparsed = {name for span in spans for name in unparsed_names(span)}
+        self.updates_failed = bool(spans)
+        self.later = {ident.id: ident.span for s in reversed(statements) for ident in bound_names(s)}
         for statement in statements:
+            broken = any(statement.span.start <= s.start <= statement.span.end for s in spans)
             try:
-                items.extend(self.statement(statement))
+                if broken and isinstance(statement, ast.Def | ast.Optimizer):
+                    self.poison(statement)
+                else:
+                    items.extend(self.statement(statement))
             except LrError as problem:
-                found.extend(problem.diagnostics)
+                if not broken:
+                    found.extend(problem.diagnostics)
         return items, [self.finished(d) for d in found]
 
     def finished(self, diagnostic: Diagnostic) -> Diagnostic:
         """A diagnostic with the values of the sizes it speaks of, known by the end of the script."""
-        facts = []
-        for length in self.concerning.get(diagnostic, ()):
-            for size in length.sizes():
-                fact = self.sizes.get(size.name) or self.seen_sizes.get(size.name)
-                words = f"{size.name} = {fact.value} from {fact.origin}" if fact else f"{size.name} = {size.value}" if size.value is not None else None
-                if words and size.named and words not in facts:
-                    facts.append(words)
-        if not facts or diagnostic.primary is None:
+        facts: list[str] = []
+        labels = list(diagnostic.labels)
+        sizes = dict.fromkeys(s for d in self.concerning.get(diagnostic, ()) for s in d.sizes() if s.named)
+        for size in sizes:
+            fact = self.sizes.get(size.name) or self.seen_sizes.get(size.name)
+            if fact is None:
+                continue
+            shown = next((i for i, label in enumerate(labels) if mentions(label.text, size.name)), None)
+            if size.value is not None and shown is not None:
+                labels[shown] = Label(labels[shown].span, f"{labels[shown].text}, {size.name} = {fact.value}")
+            else:
+                facts.append(f"{size.name} = {fact.value} from {fact.origin}")
+        if diagnostic.primary is None:
             return diagnostic
         text = ", ".join([*([diagnostic.primary.text] if diagnostic.primary.text else []), *facts])
-        return replace(diagnostic, primary=Label(diagnostic.primary.span, text))
+        return replace(diagnostic, primary=Label(diagnostic.primary.span, text), labels=tuple(labels))
 
     def statement(self, statement: ast.Statement) -> list[program.Item]:
         """One statement; on an error its names are bound to nothing and `LrError` is raised."""
-        self.draws, self.call_path, self.declared_shape = 0, (), None
-        names = bound_names(statement)
-        self.statement_name = " ".join(i.id
-                                       for i in names) or f"{type(statement).__name__} {' '.join(statement.span.text.split())}"
-        before = set(self.scope)
+        self.begin_statement(statement)
         try:
-            for ident in names:
+            for ident in bound_names(statement):
                 self.check_free(ident)
-            return self._dispatch(statement)
+            return self.again(statement) if self.rebind else self._dispatch(statement)
         except Skipped:
-            self.poison(names, before, statement)
+            self.poison(statement)
             return []
         except LrError as problem:
-            self.poison(names, before, statement)
+            self.poison(statement)
             raise problem.placed(statement.span) from None
         except RecursionError:
-            self.poison(names, before, statement)
+            self.poison(statement)
             raise error("E0109", "this statement is nested too deep", statement.span,
                         help="name parts of it with `let`") from None
 
-    def poison(self, names: Iterable[ast.Ident], before: set[str], statement: ast.Statement) -> None:
+    def poison(self, statement: ast.Statement) -> None:
+        """The names of a statement in error stand for nothing; in the REPL they stay what they were."""
+        self.updates_failed = self.updates_failed or isinstance(statement, UPDATES)
+        if self.rebind:
+            return
         kind = "def" if isinstance(statement, ast.Def) else "failed"
-        for ident in names:
-            if ident.id not in before or self.rebind is False:
-                self.scope.maps[0].setdefault(ident.id, Symbol(ident.id, kind, None, ident.span))
+        for ident in bound_names(statement):
+            self.scope.maps[0].setdefault(ident.id, Symbol(ident.id, kind, None, ident.span))
+
+    def begin_statement(self, statement: ast.Statement) -> None:
+        """Draws are keyed by what a statement binds, or else by what it says."""
+        self.draws, self.call_path, self.declared_shape, self.calls = 0, (), None, 0
+        self.statement_name = " ".join(i.id for i in bound_names(statement)) or \
+            f"{type(statement).__name__} {' '.join(statement.span.text.split())}"
 
     def _dispatch(self, statement: ast.Statement) -> list[program.Item]:
         if not isinstance(statement, ast.Precision | ast.Seed | ast.Device | ast.Import | ast.Use):
@@ -162,8 +187,8 @@ class Elaborator(Commands):
                 return [self.train_statement(statement)]
             case ast.Def():
                 self.def_statement(statement)
-            case ast.Optimizer(name):
-                self.bind(name, "optimizer", OptimizerRule(statement, self.scope))
+            case ast.Optimizer():
+                self.optimizer_statement(statement)
             case _:
                 return self.command(statement)
         return []
@@ -188,7 +213,7 @@ class Elaborator(Commands):
     def seed_statement(self, value: ast.Expr) -> None:
         seed = literal_int(value)
         if seed is None or seed < 0:
-            raise error("E0509", "a seed is a whole number, not negative", value.span)
+            raise error("E0509", "a seed is a whole number, not negative", value.span, help="write `seed 1`")
         if self.begun:
             raise error("E0509", "`seed` stands before every random draw", value.span,
                         help="move it to the top of the script")
@@ -324,6 +349,7 @@ class Elaborator(Commands):
         self.statement_name, self.draws = item.name.id, 0
         shape = self.shape_of(item.shape) if item.shape is not None else None
         self.declared_shape = shape
+        self.starts[item.name.id] = item.value.span.text
         start = self.as_node(self.value(item.value), item.value)
         if statement.dtype is None:
             start = self.float_literal(item.value, start)                              # type: ignore[assignment]
@@ -363,10 +389,11 @@ class Elaborator(Commands):
         try:
             return expand(start, shape)
         except TypeFault as fault:
-            raise error("E0202",
-                        f"`{item.name.id}` is declared {shape_text(shape)}, but starts from {shape_text(start.shape)}",
-                        item.value.span,
-                        fault.detail, help="give a start of that shape, or a scalar for every element") from None
+            problem = error("E0202", f"`{item.name.id}` is declared {shape_text(shape)}, but starts from "
+                            f"{shape_text(start.shape)}", item.value.span, fault.detail,
+                            help="give a start of that shape, or a scalar for every element")
+            self.concerning[problem.diagnostic] = shape
+            raise problem from None
 
     # ------------------------------------------------------------ definitions
     def override(self, name: ast.Ident, value: ast.Expr | None, integer: bool = False) -> Any:
@@ -412,20 +439,41 @@ class Elaborator(Commands):
 
     def derive(self, statement: ast.Derive) -> None:
         if len(statement.names) != len(statement.wrt):
-            raise error("E0404", f"{len(statement.names)} names for {len(statement.wrt)} derivatives", statement.span,
+            wanted = counted(len(statement.wrt), "derivative")
+            raise error("E0404", f"{counted(len(statement.names), 'name')} for {wanted}", statement.span,
                         help="give one name to each variable after `wrt`")
         target = self.node(statement.value)
+        if target.rank and statement.kind != "jac":
+            word = "gradient" if statement.kind == "grad" else "Hessian"
+            raise error("E0403", f"a {word} is of a scalar, and `{statement.value.span.text}` is "
+                        f"{shape_text(target.shape)}", statement.value.span,
+                        help="reduce it (`mean(…)`, `sum(…)`), or take `jac`")
         for ident, variable in zip(statement.names, statement.wrt, strict=True):
             x = self.wrt(ast.Name(variable.id, span=variable.span))
             self.check_reaches(target, x, variable, statement.value)
-            make_derivative: Callable[[Node, Node], Node] = {"grad": gradient, "hess": hessian, "jac": lambda f,
-                                                             v: make(jac, [f, v])}[statement.kind]
             with self.placing(statement.value.span, [statement.value], [target]):
-                node = make_derivative(target, x)
+                match statement.kind:
+                    case "grad":
+                        node = gradient(target, x)
+                    case "hess":
+                        node = hessian(target, x)
+                    case "jac":
+                        node = make(jac, [target, x])
             self.placed(node, statement.span)
             result = make(alias, [node], {"name": ident.id})
             self.origins.record(result, ident.span)
             self.bind(ident, statement.kind, result)
+
+    def optimizer_statement(self, statement: ast.Optimizer) -> None:
+        name, words = statement.name, [i.id for i in statement.names]
+        if len(words) != 3:
+            raise error("E0410", f"`{name.id}` names {counted(len(words), 'thing')}; an optimiser names three",
+                        statement.names[0].span.to(statement.names[-1].span), "the variable, its gradient, the step",
+                        help=f"write `optimizer {name.id}(…) for p, g, t:`")
+        if not any(isinstance(line, ast.Update) and line.target.id == words[0] for line in statement.body):
+            raise error("E0410", f"`{name.id}` never updates `{words[0]}`", name.span, "nothing would be trained",
+                        help=f"end it with `update {words[0]} <- {words[0]} - rate * {words[1]}`")
+        self.bind(name, "optimizer", OptimizerRule(statement, self.scope))
 
     def def_statement(self, statement: ast.Def) -> None:
         if statement.vjp_parameter is not None:
@@ -438,6 +486,21 @@ class Elaborator(Commands):
             raise error("E0506", f"`{statement.name.id}` returns nothing", statement.body[-1].span,
                         "the last line of the body", help="end it with `return …`")
         self.bind(statement.name, "def", UserFunction(statement, self.scope))
+
+
+def unparsed_names(span: Span) -> list[str]:
+    """The names on the lines of a statement that could not be parsed, as far as they go up to the error."""
+    line = span.line
+    while line > 1 and span.source.line(line)[:1].isspace():
+        line -= 1
+    text = "\n".join(span.source.line(n) for n in range(line, span.line + 1))
+    return re.findall(r"[^\W\d]\w*", text)
+
+
+def mentions(text: str, size: str) -> bool:
+    """Whether the shape in a label names the size."""
+    _, _, shape = text.partition("[")
+    return re.search(rf"\b{re.escape(size)}\b", shape) is not None
 
 
 def expand_known(start: Node, have: Dim, want: Dim) -> Node:

@@ -176,6 +176,8 @@ def _no_expression(f: _Failure) -> Diagnostic | None:
         return f.say("E0149", f"an expression is expected here, not a `{f.first.text}` statement", f.span(f.first))
     if f.at_start and f.ends:
         return f.say("E0127", "an expression is missing")
+    if f.at_start and f.index > 0:
+        return f.say("E0149", "a second expression begins here", help="only one can stand here")
     return None
 
 
@@ -202,7 +204,8 @@ def _foreign_expression(f: _Failure) -> Diagnostic | None:
     if f.after_operand and token.text == "is":
         return f.say("E0121", "there is no `is`", help="to compare, write `==`; for nan, `isnan(x)`")
     if f.after_operand and token.text == "in":
-        return f.say("E0121", "`in` is no operator", help="to compare with several values, write `x == a or x == b`")
+        return f.say("E0121", "`in` is no operator", help="to compare with several values, write `x == a or x == b`; "
+                     "a loop is `scan(v = v0 for t in ts: expr)`")
     if f.wants_expression and token.type == "WORD" and token.text in ("if", "not") and previous.type != "NEWLINE":
         return f.say("E0127", f"`{token.text}` needs parentheses after {f.found(previous)}",
                      help="write `(if c then a else b)`" if token.text == "if" else "write `(not a)`")
@@ -277,6 +280,8 @@ def _names(f: _Failure) -> Diagnostic | None:
         form: str | None = f"`{previous.text}` takes names; bind an expression by `let` first"
     elif token.type in ("LPAR", "LSQB"):
         form = "names stand without brackets: `let a, b = …`"
+    elif previous.type == "DOT":
+        form = "a `.` is followed by `T`, a column of a table, or a name of an imported script"
     else:
         form = f.form()
     message = f"{f.found()} is no name" if token.type in ("NUMBER", "STRING") else f"a name is missing{f.after()}"
@@ -334,7 +339,9 @@ def _expression(f: _Failure) -> Diagnostic | None:
     if not f.wants_expression or f.at_start or f.previous is None:
         return None
     if f.ends:
-        return f.say("E0127", f"an expression is missing{f.after()}", help=f.form() if f.index == f.start + 1 else None)
+        form = f.form() if f.index == f.start + 1 else None
+        return f.say("E0127", f"an expression is missing{f.after()}",
+                     help=form or "write it here, or on the next line, indented deeper")
     if f.token.type == "WORD" and f.token.text in RESERVED:
         return f.say("E0127", f"an expression is missing before {f.found()}")
     return f.say("E0127", f"an expression is missing between {f.found(f.previous)} and {f.found()}")

@@ -7,9 +7,11 @@ the span it was written at, and a type that does not fit is a diagnostic that sh
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import SequenceMatcher
 from typing import Any
 
 from dsl.errors import Diagnostic, Label, LrError, Span, did_you_mean, error
@@ -21,6 +23,7 @@ from dsl.ir.types import (
     Shape,
     Size,
     TypeFault,
+    decide,
     is_float,
     is_int,
     shape_text,
@@ -48,6 +51,11 @@ from dsl.syntax.values import (
     Value,
 )
 
+PREFIXES = ("np", "numpy", "T", "tt", "theano", "torch", "jnp", "tf", "math", "pt", "pm", "nn", "F")
+ELSEWHERE = {"None": "there is no `None` but in an index, `x[:, None]`; leave the argument out",
+             "True": "write `true`", "False": "write `false`", "self": "there are no objects",
+             **{p: f"functions stand without a prefix: `exp(x)`, not `{p}.exp(x)`" for p in PREFIXES}}
+"""What to write for names of other languages."""
 CONSTANTS = {"pi": math.pi, "inf": math.inf, "nan": math.nan}
 BINARY: dict[str, Op] = {op.symbol[0]: op for op in TABLE.values() if op.symbol and len(op.operands) == 2}
 FAULT_CODES = {"matmul": "E0201", "shape": "E0202", "dtype": "E0203", "rank": "E0204", "axis": "E0205",
@@ -78,7 +86,14 @@ class Expressions(ABC):
         self.call_path: tuple[str | int, ...] = ()
         self.draws = 0
         self.declared_shape: Shape | None = None
-        self.active: list[str] = []
+        self.active: list[ast.Def] = []
+        self.calls = 0
+        self.unparsed: set[str] = set()
+        """Names of statements that could not be parsed: what is not known of them is not reported."""
+        self.later: dict[str, Span] = {}
+        """Names that the script binds, with the place."""
+        self.starts: dict[str, str] = {}
+        """What shared variables start from, as written."""
         self.generation = 0
 
     # ------------------------------------------------------------ the context of built-in functions
@@ -108,31 +123,39 @@ class Expressions(ABC):
             if isinstance(expr, ast.Name) and isinstance(value, Node):
                 symbol = self.scope.get(expr.id)
                 if symbol and symbol.span and symbol.kind != "dim":
-                    labels.append(Label(symbol.span, f"{expr.id} is {type_words(value.type)}"))
-        help = fault.help
+                    label = Label(symbol.span, f"{expr.id} is {type_words(value.type)}")
+                    labels += [label] if label not in labels else []
+        help, dims = fault.help, fault.dims
         if fault.kind == "matmul" and len(values) == 2:
-            help = help or self._matmul_help(operands, values)
-        diagnostic = Diagnostic(FAULT_CODES.get(fault.kind, "E0202"), fault.message, Label(span, fault.detail),
+            a, b = values
+            if isinstance(a, Node) and isinstance(b, Node):
+                help, dims = self._matmul_help(operands, a, b), (a.shape[-1], b.shape[0 if b.rank == 1 else -2])
+                if help.endswith("`") and "write `shared" in help:
+                    labels = labels[-1:]
+        message = re.sub(r"(?<!\w)\[\]", "a scalar", fault.message)
+        diagnostic = Diagnostic(FAULT_CODES.get(fault.kind, "E0202"), message, Label(span, fault.detail),
                                 tuple(labels), (), help)
-        self.concerning[diagnostic] = fault.dims
+        self.concerning[diagnostic] = dims
         return LrError(diagnostic)
 
-    def _matmul_help(self, operands: Sequence[ast.Expr], values: Sequence[Value]) -> str | None:
-        a, b = values
-        if not isinstance(a, Node) or not isinstance(b, Node):
-            return None
-        left, right = (o.span.text if o.span.end - o.span.start < 30 else s for o,
-                       s in zip(operands, ("the left side", "the right side"), strict=False))
-        place = "first" if b.rank == 1 else "last-but-one" if b.rank > 2 else "first"
-        text = f"the last axis of {left} must equal the {place} axis of {right}"
-        if is_leaf(b, "shared") and isinstance(operands[1], ast.Name):
-            shape = ", ".join(map(str, (a.shape[-1], *b.shape[1:])))
-            return f"{text}; write `shared {leaf_name(b)}[{shape}] = …`"
+    def _matmul_help(self, operands: Sequence[ast.Expr], a: Node, b: Node) -> str:
+        left, right = (o.span.text if o.span.end - o.span.start < 30 else side
+                       for o, side in zip(operands, ("the left side", "the right side"), strict=True))
+        inner = b.shape[0 if b.rank == 1 else -2]
+        text = f"the last axis of {left} must equal the {'last but one' if b.rank > 2 else 'first'} axis of {right}"
         if a.rank == 2 and b.rank == 2 and a.shape[-1] == b.shape[-1]:
-            return f"{text}; write `{left} @ {right}.T`"
-        if a.rank == 2 and a.shape[0] == b.shape[0 if b.rank == 1 else -2]:
-            return f"{text}; write `{left}.T @ {right}`"
+            return f"{text}; write `{left} @ {grouped(operands[1])}.T`"
+        if a.rank == 2 and a.shape[0] == inner:
+            return f"{text}; write `{grouped(operands[0])}.T @ {right}`"
+        if is_leaf(b, "shared") and isinstance(operands[1], ast.Name):
+            return f"{text}; write `{self.redeclared(b, (a.shape[-1], *b.shape[1:]))}`"
         return text
+
+    def redeclared(self, variable: Node, shape: Shape) -> str:
+        """A declaration of a shared variable with another shape."""
+        name = leaf_name(variable)
+        start = self.starts.get(name, "…")
+        return f"shared {name}{shape_text(shape)} = {start if len(start) <= 20 else '…'}"
 
     def build(self, op: Op | Callable[..., Any], expr: ast.Expr, operands: Sequence[ast.Expr],
               values: Sequence[Any]) -> Node:
@@ -167,7 +190,8 @@ class Expressions(ABC):
                             help=f"use `codes({expr.span.text})` for integers in sorted order")
             case Table(name):
                 raise error("E0204", f"`{name}` is a table, not an array", expr.span, "a table",
-                            help=f"take a column (`{expr.span.text}.{next(iter(value.columns), 'name')}`) or several (`{expr.span.text}[:, :2]`)")
+                            help=f"take a column (`{expr.span.text}.{next(iter(value.columns), 'name')}`) or several "
+                            f"(`{expr.span.text}[:, :2]`)")
             case str():
                 raise error("E0204", "a text stands where a number is needed", expr.span, "a text")
             case UserFunction() | OptimizerRule() | Module():
@@ -201,6 +225,10 @@ class Expressions(ABC):
                 if not items:
                     raise error("E0204", "an empty array literal has no type", expr.span, help="use `zeros(0)`")
                 nodes = [self.node(i) for i in items]
+                shapes = list(dict.fromkeys(shape_text(n.shape) if n.rank else "a scalar" for n in nodes))
+                if any(n.rank != nodes[0].rank or any(map(different, n.shape, nodes[0].shape)) for n in nodes):
+                    raise error("E0202", f"the parts of this array have different shapes: {' and '.join(shapes[:2])}",
+                                expr.span, help="give every part the same shape")
                 with self.placing(expr.span, items, nodes):
                     return self.placed(stack(nodes, 0, self.precision), expr.span)
             case ast.Tuple(items):
@@ -247,14 +275,30 @@ class Expressions(ABC):
         self.watched[symbol.name] = symbol.value
         return epoch_leaf(symbol.name, symbol.value)
 
+    def check_unparsed(self, name: str) -> None:
+        if name in self.unparsed:
+            raise Skipped
+
     def unknown(self, name: str, span: Span) -> LrError:
+        self.check_unparsed(name)
         if name in FUNCTIONS:
             return error("E0302", f"`{name}` is a function", span, help=f"call it: `{FUNCTIONS[name].signature}`")
-        near = did_you_mean(name, [*self.scope, *CONSTANTS, *FUNCTIONS])
+        if name in self.later:
+            return self.bound_later(name, span)
+        near = nearest(name, [*self.scope, *CONSTANTS]) or nearest(name, FUNCTIONS, 0.8)
         labels = [Label(s.span, "this one?")] if near and (s := self.scope.get(near)) and s.span else []
-        return error("E0301", f"no name `{name}`", span, "not bound before this line", labels=labels,
-                     help=f"did you mean `{near}`?" if near
-                     else "bind it first: an input (`scalar`, `vector`, `matrix`), `data`, `shared` or `let`")
+        if name in ELSEWHERE:
+            help = ELSEWHERE[name]
+        elif near:
+            help = f"did you mean `{near}`?"
+        else:
+            help = "bind it first: an input (`scalar`, `vector`, `matrix`), `data`, `shared` or `let`"
+        return error("E0301", f"no name `{name}`", span, "not bound before this line", labels=labels, help=help)
+
+    def bound_later(self, name: str, span: Span) -> LrError:
+        return error("E0301", f"`{name}` is used before it is bound", span, "not bound before this line",
+                     labels=[Label(self.later[name], "bound here")],
+                     help="a name is bound above its use: move that line up")
 
     @contextmanager
     def inside(self, scope: Scope) -> Iterator[None]:
@@ -309,8 +353,6 @@ class Expressions(ABC):
         if expr.op == "@":
             with self.placing(expr.span, operands, [a, b]):
                 return self.placed(matmul(a, b), expr.span)
-        if expr.op not in ("and", "or"):
-            a, b = self._weak(expr.left, a, b), self._weak(expr.right, b, a)
         if expr.op == "**":
             if is_int(a.dtype) and literal_value(b) is not None and literal_value(b) < 0:         # type: ignore[operator]
                 a = cast(a, self.precision)
@@ -335,6 +377,8 @@ class Expressions(ABC):
     def _broadcast_help(self, expr: ast.Binary, a: Node, b: Node) -> str | None:
         (small, text), (large, _) = sorted([(a, expr.left.span.text), (b, expr.right.span.text)],
                                            key=lambda p: p[0].rank)
+        if is_leaf(small, "shared") and small.rank == 1 and large.rank > 1:
+            return f"axes are matched from the right; write `{self.redeclared(small, large.shape[-1:])}`"
         if small.rank == 1 and large.rank == 2 and small.shape[0] == large.shape[0]:
             return f"axes are matched from the right; write `{text}[:, None]` to go down the rows"
         if small.rank == large.rank == 2 and small.shape == large.shape[::-1]:
@@ -343,15 +387,11 @@ class Expressions(ABC):
             return "two different dims never match; declare both arrays with one dim if they always have the same length"
         return None
 
-    def _weak(self, expr: ast.Expr, node: Node, other: Node) -> Node:
-        """A bare integer literal takes the other side's dtype."""
-        bare = expr.operand if isinstance(expr, ast.Unary) and expr.op == "-" else expr
-        if isinstance(bare, ast.Number) and isinstance(bare.value, int) and other.dtype == "int32":
-            return cast(node, "int32")
-        return node
-
     def conditional(self, expr: ast.Expr, condition: ast.Expr, yes: ast.Expr, no: ast.Expr) -> Node:
         values = [self.node(condition), self.node(yes), self.node(no)]
+        if values[0].dtype != "bool":
+            raise error("E0203", f"a condition is bool, not {values[0].dtype}", condition.span,
+                        help=f"compare with something: `{condition.span.text} != 0`")
         return self.build(TABLE["where"], expr, [condition, yes, no], values)
 
     # ------------------------------------------------------------ attributes
@@ -380,11 +420,17 @@ class Expressions(ABC):
                     return self.placed(transpose(x, axes=tuple(range(-1, -x.rank - 1, -1))),
                                        expr.span) if x.rank > 1 else x
             case _:
+                text = expr.value.span.text
                 raise error("E0303", f"an array has no `.{name}`", expr.name.span, "no such attribute",
-                            help="arrays have `.T`; everything else is a function: `shape(x)`, `mean(x)`")
+                            help=f"it is a function here: `{name}({text})`" if name in FUNCTIONS else
+                            f"arrays have `.T`; everything else is a function: `shape({text})`, `mean({text})`")
 
     def wrt(self, expr: ast.Expr) -> Node:
-        value = self.node(expr)
+        found = self.value(expr)
+        if isinstance(expr, ast.Name) and not isinstance(found, Node):
+            raise error("E0401", "a derivative is taken with respect to an array", expr.span,
+                        kind_words(self.scope[expr.id].kind), help="name a shared variable, an input or a `let`")
+        value = self.as_node(found, expr)
         if not isinstance(expr, ast.Name) or not (is_leaf(value) or value.op is alias):
             raise error("E0401", "a derivative is taken with respect to a name", expr.span, "an expression",
                         help=f"name it first: `let z = {expr.span.text}`")
@@ -392,6 +438,32 @@ class Expressions(ABC):
 
 
 # ---------------------------------------------------------------- helpers
+def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The candidate a typing error away; a short word is taken for another one of its length only."""
+    near = did_you_mean(word, candidates)
+    if near is None or near.lower() == word.lower():
+        return near
+    if len(word) > 3:
+        return near if SequenceMatcher(None, word, near).ratio() >= cutoff else None
+    return near if len(word) > 1 and len(near) == len(word) and near[0] == word[0] and cutoff < 0.8 else None
+
+
+def kind_words(kind: str) -> str:
+    """What a bound name is, with its article."""
+    return {"input": "an input", "data": "data", "shared": "a shared variable", "def": "a function",
+            "module": "an imported script", "metric": "a metric", "cost": "a cost"}.get(kind, f"a `{kind}`")
+
+
+def different(a: Dim, b: Dim) -> bool:
+    return decide(a, b) is False
+
+
+def grouped(expr: ast.Expr) -> str:
+    """The text of an expression, in parentheses where an attribute would not take all of it."""
+    text = expr.span.text
+    return text if isinstance(expr, ast.Name | ast.Call | ast.Attribute | ast.Index) else f"({text})"
+
+
 def listing(names: Any) -> str:
     items = [f"`{n}`" for n in names]
     if len(items) > 8:
@@ -399,7 +471,8 @@ def listing(names: Any) -> str:
     return ", ".join(items)
 
 def counted(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
+    plural = {"index": "indices", "axis": "axes"}.get(noun, f"{noun}s")
+    return f"{n} {noun if n == 1 else plural}"
 
 def type_words(type: ArrayType) -> str:
     words = shape_text(type.shape) if type.rank else "a scalar"

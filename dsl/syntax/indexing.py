@@ -17,7 +17,7 @@ from dsl.ir.types import (
 from dsl.ops.functions import as_dim, literal_value, stack
 from dsl.ops.shape import compress, gather, reshape, resolve_slice, slice_op, transpose
 from dsl.syntax import ast
-from dsl.syntax.expressions import Expressions, listing, literal_int
+from dsl.syntax.expressions import Expressions, counted, listing, literal_int
 from dsl.syntax.values import (
     Group,
     Table,
@@ -33,7 +33,8 @@ class Indexing(Expressions):
             case Group(items):
                 place = literal_int(expr.items[0]) if len(expr.items) == 1 else None
                 if place is None:
-                    raise error("E0205", "a tuple is indexed by one literal integer", expr.span)
+                    raise error("E0205", "a tuple is indexed by one literal integer", expr.span,
+                                help="write `s[0]`")
                 if not -len(items) <= place < len(items):
                     raise error("E0207", f"index {place} of a tuple of {len(items)}", expr.span)
                 return items[place]
@@ -67,7 +68,7 @@ class Indexing(Expressions):
         if texts:
             raise error("E0204", f"column `{texts[0]}` holds texts, not numbers", expr.span,
                         f"columns {listing(chosen)}",
-                        help=f"leave it out, or use `codes({table.name}.{texts[0]})`")
+                        help=f"leave it out, or use `codes({expr.value.span.text}.{texts[0]})`")
         if not chosen:
             raise error("E0207", f"no columns of `{table.name}` are chosen", expr.span,
                         f"its columns are {listing(names)}")
@@ -86,7 +87,8 @@ class Indexing(Expressions):
         """NumPy's indexing: slices, new axes, integers and integer arrays; a mask in `data` only."""
         used = sum(not isinstance(i, ast.NewAxis | ast.Dots) for i in items)
         if used > x.rank:
-            raise error("E0205", f"{used} indices into an array with {x.rank} axes", expr.span, shape_text(x.shape))
+            raise error("E0205", f"{counted(used, 'index')} into an array with {counted(x.rank, 'axis')}", expr.span,
+                        shape_text(x.shape))
         full_slice = ast.Slice(None, None, None, span=expr.span)
         flat: list[ast.Expr | ast.Slice | ast.NewAxis | ast.Dots] = []
         for item in items:

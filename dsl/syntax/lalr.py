@@ -7,7 +7,7 @@ still read.  Nothing here recurses into expressions, and nesting is bounded, so 
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dsl.errors import Diagnostic, Source, Span
@@ -32,6 +32,8 @@ _OPERATOR_WORDS = frozenset("and or then else with in".split())
 _FIRM = frozenset("let shared update print show train minimize fit plot import use def return assert optimizer device "
                   "precision dim scalar vector matrix tensor gradcheck".split())
 _FIRM_BEFORE_EQUAL = _FIRM | frozenset("model cost metric data grad hess jac".split())
+
+_Plan = tuple[int, str, Any, tuple[int, ...], int | None, int]      # see `Parser._plan`
 
 
 class Rejected(Exception):
@@ -64,6 +66,7 @@ class Parser:
         self.depths: list[int] = []
         self.result: Any = None
         self.pending: Token | None = None       # read before the token at `position`
+        self.settled = 0                        # how many diagnostics stay, whatever follows
         self.resume: int | None = None          # where a statement begins inside the one that is broken
         self.resumed = 0                        # where the last such statement did begin
 
@@ -88,6 +91,7 @@ class Parser:
                 diagnostic, self.resume = explain(self)
             self._retract(self.tokens[self.statement_start()].start)
             self.diagnostics.append(diagnostic)
+            self.settled = len(self.diagnostics)
             return False
         return True
 
@@ -95,8 +99,7 @@ class Parser:
     def _read(self) -> None:
         rows, words, jumps = self.table.states, self.table.words, _JUMPS
         plan = self.plan
-        tokens, states, values = self.tokens, self.states, self.values
-        begins, ends, depths = self.begins, self.ends, self.depths
+        tokens, states = self.tokens, self.states
         while self.position < self.stop:
             token = self.pending or tokens[self.position]
             row = rows[states[-1]]
@@ -118,7 +121,7 @@ class Parser:
                         break
                     symbol, undecided = "NAME", False
                     continue
-                length, origin, build, picks, passed, weight = plan[~action]
+                length, _, build, _, passed, _ = plan[~action]
                 if build is None and length == 1 and passed == 0:
                     # A chain of such rules leads an operand up all levels of precedence; its end depends on this only.
                     key = (states[-2], action, symbol)
@@ -128,48 +131,54 @@ class Parser:
                     states[-1] = target
                     row = rows[target]
                     continue
-                if length:
-                    begin, end, depth = begins[-length], ends[-1], max(depths[-length:]) + weight
-                    children = values[-length:]
-                    del states[-length:], values[-length:], begins[-length:], ends[-length:], depths[-length:]
-                else:
-                    begin = end = ends[-1] if ends else 0
-                    depth, children = 0, []
-                if depth > MAXIMUM_CHAIN:
-                    raise Rejected(self._too_deep(weight, begin, children))
-                if build is None:
-                    value = children[passed] if passed is not None else _spliced(picks, children)
-                elif passed is None:
-                    value = build(begin, end, *_picked(picks, children))
-                else:
-                    value = build(begin, end, *[children[pick] for pick in picks])
-                target = rows[states[-1]][origin]
-                row = rows[target]
-                states.append(target)
-                values.append(value)
-                begins.append(begin)
-                ends.append(end)
-                depths.append(depth)
-                if target == self.end_state and symbol == "$END":
-                    self.result = value
+                row = self._reduce(plan[~action])
+                if symbol == "$END" and states[-1] == self.end_state:
+                    self.result = self.values[-1]
                     self.position += 1
                     return
             if len(states) > _STACK_LIMIT:
                 raise Rejected(messages.too_deep(Span(self.source, token.start, token.end), MAXIMUM_NESTING))
-            states.append(action)
-            values.append(token)
-            begins.append(token.start)
-            ends.append(token.end)
-            depths.append(0)
+            self._push(action, token, token.start, token.end, 0)
             if self.pending is None:
                 self.position += 1
             else:
                 self.pending = None
 
-    def _plan(self) -> list[tuple[int, str, Any, tuple[int, ...], int | None, int]]:
+    def _push(self, state: int, value: Any, begin: int, end: int, depth: int) -> None:
+        self.states.append(state)
+        self.values.append(value)
+        self.begins.append(begin)
+        self.ends.append(end)
+        self.depths.append(depth)
+
+    def _reduce(self, rule: _Plan) -> Mapping[str, int]:
+        """Puts a rule's value in the place of its children; the row of the new state."""
+        length, origin, build, picks, passed, weight = rule
+        if length:
+            values, begins, ends, depths = self.values, self.begins, self.ends, self.depths
+            begin, end, depth = begins[-length], ends[-1], max(depths[-length:]) + weight
+            children = values[-length:]
+            del self.states[-length:], values[-length:], begins[-length:], ends[-length:], depths[-length:]
+        else:
+            begin = end = self.ends[-1] if self.ends else 0
+            depth, children = 0, []
+        if depth > MAXIMUM_CHAIN:
+            raise Rejected(self._too_deep(weight, begin, children))
+        if build is None:
+            value = children[passed] if passed is not None else _spliced(picks, children)
+        elif passed is None:
+            value = build(begin, end, *_picked(picks, children))
+        else:
+            value = build(begin, end, *[children[pick] for pick in picks])
+        rows = self.table.states
+        target = rows[self.states[-1]][origin]
+        self._push(target, value, begin, end, depth)
+        return rows[target]
+
+    def _plan(self) -> list[_Plan]:
         """For each rule: length, origin, method, picks, the child passed on (with a method: not None if no pick needs
         care), and what it adds to the depth."""
-        plan: list[tuple[int, str, Any, tuple[int, ...], int | None, int]] = []
+        plan: list[_Plan] = []
         for rule in self.table.rules:
             if rule.passed is not None or rule.name is None:
                 plan.append((rule.length, rule.origin, None, rule.picks, rule.passed, 0))
@@ -259,7 +268,12 @@ class Parser:
         return twin
 
     def _enclosing(self) -> int:
-        """How many states belong to what encloses the current statement."""
+        """How many states belong to what encloses the current statement; the statements before it are put away."""
+        while self.position == self.statement_start():
+            actions = set(self.table.states[self.states[-1]].values())
+            if len(actions) != 1 or (action := actions.pop()) >= 0:
+                break
+            self._reduce(self.plan[~action])                # whatever follows
         keep = len(self.states)
         while keep > 1 and "line" not in self.table.states[self.states[keep - 1]]:
             keep -= 1
@@ -267,7 +281,7 @@ class Parser:
 
     def _retract(self, start: int) -> None:
         """Drops what was found in a statement so far: half of one is easily misread."""
-        while self.diagnostics and (span := self.diagnostics[-1].span) is not None and span.start >= start:
+        while len(self.diagnostics) > self.settled and (span := self.diagnostics[-1].span) is not None and span.start >= start:
             self.diagnostics.pop()
 
     def _recover(self) -> None:
@@ -298,11 +312,7 @@ class Parser:
         else:
             self.position = resume
         place = tokens[self.position - 1].end if self.position else 0
-        self.states.append(rows[self.states[-1]]["line"])
-        self.values.append(None)
-        self.begins.append(place)
-        self.ends.append(place)
-        self.depths.append(0)
+        self._push(rows[self.states[-1]]["line"], None, place, place, 0)
 
     def _skip_block(self, search: bool) -> None:
         """From an INDENT to its DEDENT; the statements below a header are searched for their own mistakes."""

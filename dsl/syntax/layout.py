@@ -294,7 +294,7 @@ class Layout:
         token.depth = len(self.brackets)
         if kind in ("LPAR", "LSQB"):
             self.brackets.append(token)
-            if len(self.brackets) > MAXIMUM_BRACKETS:
+            if len(self.brackets) == MAXIMUM_BRACKETS + 1:
                 self._mistake(messages.too_deep(Span(self.source, token.start, token.end), MAXIMUM_BRACKETS), token)
         elif kind in ("RPAR", "RSQB"):
             self._closer(token)

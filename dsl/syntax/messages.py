@@ -76,8 +76,7 @@ _CONTROLS = {"\r": "carriage return", "\0": "null character", "\f": "form feed",
 FOREIGN_STATEMENTS = {
     "import": 'another script is read by `import "nets.lr" as nets`; all built-in functions are there without import',
     "from": 'another script is read by `import "nets.lr" as nets`; all built-in functions are there without import',
-    "for": "arrays are computed whole; a loop with a state is `scan(v = v0 for t in ts: expr)` or `fold(…)`, "
-           "training is `train 100 epochs`",
+    "for": "arrays are computed whole; a loop with a state is `scan(v = v0 for t in ts: expr)`",
     "while": "a loop up to a condition is `iterate(v = v0 while condition max 100: expr)`",
     "if": "a choice is an expression: `let y = if c then a else b`, or `where(c, a, b)` element by element",
     "class": "a function is `def f(x) = …`; parameters that learn are `shared w = 0.0`",
@@ -163,7 +162,8 @@ def malformed_number(span: Span, good: int) -> Diagnostic:
     text = span.text
     number, rest = text[:good], text[good:]
     if "_" in rest:
-        help = f"write the digits without `_`: `{text.replace('_', '')}`" if text.replace("_", "").isdigit() else None
+        plain = text.replace("_", "")
+        help = f"write the digits without `_`: `{plain}`" if plain.replace(".", "", 1).isdigit() else None
     elif number == "0" and rest[0] in "xXbBoO":
         help = "numbers are written in decimal"
     elif rest[0] in "eE" and not rest[1:].isalnum():

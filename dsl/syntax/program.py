@@ -1,18 +1,21 @@
 """What statements become: declarations of state, updates, training plans and commands, all over typed nodes.
 
-In: nothing.  Out: frozen records that the session and the training driver run; no syntax is left in them.
+In: nothing.  Out: frozen records that the session and the training driver run; the
+only syntax left in them is the statement an update was made by, which tells updates apart.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from dsl.errors import Span
 from dsl.ir.node import Node
+from dsl.record import entity
+from dsl.syntax import ast
 from dsl.syntax.values import Value
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Item:
     """Anything a statement becomes."""
 
@@ -20,7 +23,7 @@ class Item:
 
 
 # ---------------------------------------------------------------- state
-@dataclass(frozen=True, eq=False)
+@entity
 class SharedState(Item):
     """A shared variable and its starting value; allocated once its sizes are known."""
 
@@ -29,27 +32,31 @@ class SharedState(Item):
     start: Node
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class UpdateRule(Item):
-    """`target <- value` in a group (None: ungrouped); `start` is the first value of an optimiser's slot or counter."""
+    """`target <- value` in a group (None: ungrouped), made by the statement `origin`.
+
+    `start` is the first value of an optimiser's slot or counter, `minimize` the number of the `minimize` it is of."""
 
     target: Node
     value: Node
     group: str | None
     start: Node | None = None
     minimize: int | None = None
+    origin: ast.Statement | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Gradients:
     """The gradients of one `minimize`, as the named nodes its updates use."""
 
     cost: Node
     nodes: tuple[Node, ...]
+    origin: ast.Statement
 
 
 # ---------------------------------------------------------------- binding
-@dataclass(frozen=True, eq=False)
+@entity
 class Feed:
     """Data bound to an input; `mapped` where its rank is one higher and rows are taken from its leading axis."""
 
@@ -60,19 +67,19 @@ class Feed:
 
 
 # ---------------------------------------------------------------- commands
-@dataclass(frozen=True, eq=False)
+@entity
 class Print(Item):
     items: tuple[Value, ...]
     expected: str | None
     expected_span: Span | None
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Show(Item):
     items: tuple[tuple[str, Value], ...]
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Mark:
     """One layer of a plot: its kind, its arrays with their labels, and its options."""
 
@@ -82,34 +89,34 @@ class Mark:
     span: Span
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Plot(Item):
     marks: tuple[Mark, ...]
     title: str | None
     path: str | None
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class SaveValue(Item):
     name: str
     value: Node
     path: str
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Assert(Item):
     condition: Node
     reason: str | None
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Test(Item):
     name: str
     body: tuple[Item, ...]
 
 
 # ---------------------------------------------------------------- training
-@dataclass(frozen=True, eq=False)
+@entity
 class Schedule:
     """A value that changes over a `train`: `kind` with its numbers, `inner` for a warm-up's schedule."""
 
@@ -120,14 +127,14 @@ class Schedule:
     inner: Schedule | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Every:
     count: Node
     unit: str
     body: tuple[Item, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class StopRule:
     count: Node
     unit: str
@@ -135,7 +142,7 @@ class StopRule:
     name: str
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class GroupPlan:
     """Updates made together, and the costs they minimise or differentiate."""
 
@@ -144,7 +151,7 @@ class GroupPlan:
     costs: Mapping[str, Node]
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Train(Item):
     """One `train` statement."""
 

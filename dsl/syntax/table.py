@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from typing import Any
+
+from dsl.record import record
 
 FORMAT = "1"                            # part of the cache key: raise it when the meaning of the stored data changes
 STARTS = ("script", "expression")
 
 
-@dataclass(frozen=True)
+@record
 class Rule:
     """A production.  `picks` lists the children handed on: an index doubled, plus one where a list is spliced in, and -1
     for None; `passed` is the index of the child that stands for the whole; `name` is None for a spliced list."""
@@ -31,7 +32,7 @@ class Rule:
     passed: int | None
 
 
-@dataclass(frozen=True)
+@record
 class Table:
     """`states[s][symbol]` is a state to go to, or `~r` to reduce by rule r; `words` and `marks` map text to terminal."""
 

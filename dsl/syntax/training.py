@@ -10,6 +10,7 @@ from typing import Any
 
 from dsl.errors import Label, did_you_mean, error
 from dsl.ir.node import Node, topological
+from dsl.ir.types import decide
 from dsl.ops import philox
 from dsl.ops.calculus import DERIVATIVES
 from dsl.ops.functions import literal_value
@@ -18,13 +19,15 @@ from dsl.ops.scalar import alias
 from dsl.ops.table import cast
 from dsl.syntax import ast, program
 from dsl.syntax.binding import leaf_key
-from dsl.syntax.expressions import not_built
+from dsl.syntax.expressions import kind_words, not_built
 from dsl.syntax.updates import Updates
 from dsl.syntax.values import (
     Skipped,
 )
 
-SCHEDULES = {"cosine": 2, "linear": 2, "exponential": 2, "steps": 3, "warmup": 2}
+SCHEDULES = {"cosine": "cosine(first, last)", "linear": "linear(first, last)",
+             "exponential": "exponential(first, factor)", "steps": "steps(first, factor, every)",
+             "warmup": "warmup(steps, schedule)"}
 
 
 class Training(Updates):
@@ -33,6 +36,8 @@ class Training(Updates):
         groups = self.group_plans(statement)
         self.check_fed([u.value for g in groups for u in g.updates], feeds, statement)
         self.trained += 1
+        if statement.batch is not None and not any(f.mapped for f in feeds):
+            self.check_batched(feeds)
         if (statement.batch is not None or statement.shuffle) and not feeds:
             raise error("E0414", "`batch` and `shuffle` need data", statement.span, help="say which: `over X = A`")
         batch = self.count(statement.batch, "a batch size") if statement.batch is not None else None
@@ -54,11 +59,25 @@ class Training(Updates):
                              statement.drop_last, key, groups, watched, gradients=tuple(self.gradients),
                              averaged=averaged, **plan)
 
+    def check_batched(self, feeds: Sequence[program.Feed]) -> None:
+        """Batches are slices of the leading axis, so all have one."""
+        for feed in feeds:
+            name, first = leaf_name(feed.leaf), feeds[0]
+            if not feed.value.rank:
+                raise error("E0414", f"`{name}` is bound to a scalar, which has no rows to take batches of", feed.span,
+                            help="fixed values are used as `data`, without binding")
+            if decide(feed.value.shape[0], first.value.shape[0]) is False:
+                raise error("E0211", f"`{leaf_name(first.leaf)}` has {first.value.shape[0]} rows, but `{name}` has "
+                            f"{feed.value.shape[0]}", feed.span, f"{feed.value.shape[0]} rows",
+                            labels=[Label(first.span, f"{first.value.shape[0]} rows")],
+                            help="with `batch`, every input has one row a sample; fixed values are used as `data`")
+
     def count(self, expr: ast.Expr, what: str) -> Node:
         node = self.node(expr)
         value = literal_value(node)
         if node.rank or any(is_leaf(n, "input", "shared") for n in topological([node])):
-            raise error("E0415", f"{what} is a whole number", expr.span)
+            raise error("E0415", f"{what} is a whole number known before training", expr.span,
+                        help="write a number, a `let` of one, or a dim")
         if value is not None and (value < (0 if what == "how long to train" else 1) or value != int(value)):
             raise error("E0415",
                         f"{what} is a whole number{'' if what == 'how long to train' else ', at least 1'}: not {value}",
@@ -71,13 +90,19 @@ class Training(Updates):
         for ident in statement.groups:
             if ident.id not in known:
                 near = did_you_mean(ident.id, [k for k in known if k])
+                if self.updates_failed:
+                    raise Skipped
                 raise error("E0413", f"no `step {ident.id}:` above", ident.span,
                             help=f"did you mean `{near}`?" if near else None)
         if names == [None] and None not in known:
+            if self.updates_failed:
+                raise Skipped
             groups = sorted({k for k in known if k})
+            if groups:
+                raise error("E0406", "nothing to train: all updates above are in groups", statement.span,
+                            help=f"name the groups: `of {', '.join(groups)}`")
             raise error("E0406", "nothing to train: no `update` or `minimize` above", statement.span,
-                        help=f"name the groups: `of {', '.join(groups)}`" if groups
-                        else "write `update w <- w - 0.01 * gw`, or `minimize C wrt all using adam()`")
+                        help="write `update w <- w - 0.01 * gw`, or `minimize C wrt all using adam()`")
         plans = []
         for name in names:
             updates = tuple(u for u in self.updates if u.group == name)
@@ -145,7 +170,7 @@ class Training(Updates):
                     if symbol.value is None:
                         raise Skipped
                     if symbol.kind not in ("cost", "metric") or not isinstance(symbol.value, Node):
-                        raise error("E0416", f"`{name.id}` is not a cost or metric", name.span, f"a {symbol.kind}",
+                        raise error("E0416", f"`{name.id}` is not a cost or metric", name.span, kind_words(symbol.kind),
                                     help=f"declare it: `metric {name.id} = …`")
                     self.watched[name.id] = symbol.value
                     plan["stop"] = program.StopRule(self.count(count, "patience"), unit, direction == "lower", name.id)
@@ -190,8 +215,8 @@ class Training(Updates):
                         "neither a literal `let` nor a parameter of the optimiser",
                         help="name the rate: `let rate = 0.01`, or schedule a parameter of the optimiser")
         if len(candidates) > 1:
-            names = " or ".join(f"`{c.attr('name')}`" for c in candidates)
-            raise error("E0418", f"`{target.id}` could be {names}", target.span, "ambiguous",
+            names = " or ".join(schedule_words(str(c.attr("name"))) for c in candidates)
+            raise error("E0418", f"`{target.id}` could be {names}", target.span, "",
                         help="give the optimisers' rates names of their own: `let slow = 0.001`")
         node = candidates[0]
         changing = leaf("schedule", str(node.attr("name")), node.type)
@@ -209,14 +234,15 @@ class Training(Updates):
         return found
 
     def schedule_of(self, value: ast.Expr, node: Node, changing: Node) -> program.Schedule:
-        forms = "`cosine(first, last)`, `linear(first, last)`, `exponential(first, factor)`, `steps(first, factor, every)` or `warmup(steps, schedule)`"
-        if not isinstance(value, ast.Call) or not isinstance(value.function,
-                                                             ast.Name) or value.function.id not in SCHEDULES:
-            raise error("E0418", "not a schedule", value.span, help=forms)
+        if not isinstance(value, ast.Call) or not isinstance(value.function, ast.Name) or \
+                value.function.id not in SCHEDULES:
+            raise error("E0418", f"`{value.span.text}` is not a schedule", value.span,
+                        help="write " + ", ".join(f"`{form}`" for form in SCHEDULES.values()))
         kind = value.function.id
-        if len(value.arguments) != SCHEDULES[kind]:
-            raise error("E0418", f"`{kind}` takes {SCHEDULES[kind]} values, not {len(value.arguments)}", value.span,
-                        help=forms)
+        wanted = SCHEDULES[kind].count(",") + 1
+        if len(value.arguments) != wanted:
+            raise error("E0418", f"`{kind}` takes {wanted} values, not {len(value.arguments)}", value.span,
+                        help=f"write `{SCHEDULES[kind]}`")
         if kind == "warmup":
             inner = self.schedule_of(value.arguments[1].value, node, changing)
             return program.Schedule(node, changing, kind, (self.number(value.arguments[0].value),), inner)
@@ -225,5 +251,11 @@ class Training(Updates):
     def number(self, expr: ast.Expr) -> float:
         value = literal_value(self.node(expr))
         if value is None:
-            raise error("E0418", "the numbers of a schedule are literals", expr.span)
+            raise error("E0418", "the numbers of a schedule are literals", expr.span, help="write `cosine(0.1, 0.001)`")
         return float(value)
+
+
+def schedule_words(name: str) -> str:
+    """What a value that a schedule may change is called: a `let`, or `sgd1.rate`, a parameter of an optimiser."""
+    optimizer, dot, parameter = name.partition(".")
+    return f"the `{parameter}` of `{optimizer.rstrip('0123456789')}`" if dot else f"`let {name}`"

@@ -26,6 +26,7 @@ from dsl.syntax import ast, program
 from dsl.syntax.binding import leaf_key
 from dsl.syntax.calls import parameter_of
 from dsl.syntax.data import Data
+from dsl.syntax.expressions import kind_words
 from dsl.syntax.values import (
     Host,
     OptimizerRule,
@@ -35,6 +36,8 @@ from dsl.syntax.values import (
     Value,
 )
 
+UPDATES = (ast.Update, ast.Minimize, ast.Step)
+
 
 class Updates(Data):
     def __init__(self, host: Host, rebind: bool) -> None:
@@ -43,12 +46,16 @@ class Updates(Data):
         self.gradients: list[program.Gradients] = []
         self.minimized = 0
         self.trained = 0
+        self.updates_failed = False
+        """Whether some update was in error, so that what is missing is not reported again."""
 
     # ------------------------------------------------------------ update
-    def update_statement(self, statement: ast.Update, group: str | None) -> None:
+    def update_statement(self, statement: ast.Update, group: str | None,
+                         origin: ast.Statement | None = None) -> None:
         target = self.shared(statement.target)
         value = self.node(statement.value)
-        self.add_update(program.UpdateRule(statement.span, target, self.fitted(value, target, statement.value), group),
+        self.add_update(program.UpdateRule(statement.span, target, self.fitted(value, target, statement.value), group,
+                                            origin=origin or statement),
                         statement.target)
 
     def shared(self, ident: ast.Ident) -> Node:
@@ -58,14 +65,14 @@ class Updates(Data):
         if symbol.value is None:
             raise Skipped
         if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "shared"):
-            raise error("E0408", f"`{ident.id}` is not a shared variable", ident.span, f"a {symbol.kind}",
+            raise error("E0408", f"`{ident.id}` is not a shared variable", ident.span, kind_words(symbol.kind),
                         labels=[Label(symbol.span, "bound here")] if symbol.span else [],
                         help=f"state is declared with `shared {ident.id} = …`")
         return symbol.value
 
     def fitted(self, value: Node, target: Node, expr: ast.Expr) -> Node:
         """The new value in the variable's dtype and shape."""
-        name = leaf_name(target)
+        name = leaf_name(target).rpartition(".")[2]
         if (is_int(target.dtype) or target.dtype == "bool") and is_float(value.dtype):
             raise error("E0203", f"`{name}` is {target.dtype}; its update is {value.dtype}", expr.span,
                         help="convert it: `int(…)`")
@@ -76,20 +83,21 @@ class Updates(Data):
             return expand(value, target.shape)
         except TypeFault as fault:
             symbol = self.scope.get(name)
-            problem = error("E0202",
-                            f"`{name}` is {shape_text(target.shape) if target.rank else 'a scalar'}; its update is {shape_text(value.shape)}",
-                            expr.span, shape_text(value.shape),
-                            labels=[Label(symbol.span, f"{name} is {shape_text(target.shape)}")] if symbol
-                            and symbol.span else [],
-                            help="an update keeps the variable's shape")
+            declared = shape_text(target.shape) if target.rank else "a scalar"
+            labels = [Label(symbol.span, f"{name} is {declared}")] if symbol and symbol.span else []
+            slot = is_leaf(target, "slot")
+            problem = error("E0202", f"`{name}` is {declared}; its update is {shape_text(value.shape)}", expr.span,
+                            "" if value.shape == () else shape_text(value.shape), labels=labels,
+                            help=f"start it in the variable's shape: `slot {name} = zeros_like(p)`" if slot else
+                            "an update keeps the variable's shape")
             self.concerning[problem.diagnostic] = fault.dims
             raise problem from None
 
     def add_update(self, rule: program.UpdateRule, ident: ast.Ident | None) -> None:
         for other in self.updates:
             if leaf_key(other.target) == leaf_key(rule.target) and other.group == rule.group:
-                if self.rebind and other.minimize is None and rule.minimize is None:
-                    self.updates.remove(other)
+                if self.rebind and other.origin is not rule.origin and other.origin is not None:
+                    self.forget_updates(other.origin)
                     break
                 raise error("E0405", f"two updates of `{leaf_name(rule.target)}` in one step",
                             ident.span if ident else rule.span, "again here",
@@ -97,12 +105,19 @@ class Updates(Data):
                             help="all updates of a step are simultaneous; write one, or put them in two `step` groups")
         self.updates.append(rule)
 
+    def forget_updates(self, origin: ast.Statement) -> None:
+        """What a statement that is replaced had made."""
+        self.updates = [u for u in self.updates if u.origin is not origin]
+        self.gradients = [g for g in self.gradients if g.origin is not origin]
+
     # ------------------------------------------------------------ minimize
-    def minimize_statement(self, statement: ast.Minimize, group: str | None) -> None:
+    def minimize_statement(self, statement: ast.Minimize, group: str | None,
+                           origin: ast.Statement | None = None) -> None:
         cost = self.node(statement.cost)
         if cost.rank:
             raise error("E0403", f"`minimize` takes a scalar, not {shape_text(cost.shape)}", statement.cost.span,
-                        help="reduce it: `mean(…)`")
+                        shape_text(cost.shape),
+                        help=f"reduce it: `mean({statement.cost.span.text})`")
         targets = self.minimized_variables(cost, statement)
         rule, given = self.optimizer(statement.optimizer)
         self.minimized += 1
@@ -114,8 +129,8 @@ class Updates(Data):
             self.placed(node.args[0], statement.span)
             self.origins.record(node, statement.span)
             gradients.append(node)
-            self.instantiate(rule, parameters, target, node, number, group, statement)
-        self.gradients.append(program.Gradients(cost, tuple(gradients)))
+            self.instantiate(rule, parameters, target, node, number, group, statement, origin or statement)
+        self.gradients.append(program.Gradients(cost, tuple(gradients), origin or statement))
 
     def minimized_variables(self, cost: Node, statement: ast.Minimize) -> list[Node]:
         reached = [n for n in topological([cost]) if is_leaf(n, "shared") and is_float(n.dtype)]
@@ -136,6 +151,7 @@ class Updates(Data):
                         "nothing to train",
                         help="declare what is trained with `shared`")
         return sorted(chosen, key=lambda v: list(self.scope).index(leaf_name(v)))
+
     def check_reaches(self, target: Node, x: Node, variable: ast.Ident, value: ast.Expr) -> None:
         if x not in reaches([target], [x]):
             raise error("E0402", f"`{value.span.text}` does not depend on `{variable.id}`", variable.span,
@@ -188,7 +204,7 @@ class Updates(Data):
             else:
                 node = cast(self.node(supplied), self.precision)
             if node.rank:
-                raise error("E0204", f"`{parameter.name.id}` of `{name}` is a scalar",
+                raise error("E0204", f"`{parameter.name.id}` of `{name}` is a scalar, not {shape_text(node.shape)}",
                             supplied.span if supplied else parameter.span)
             if literal_value(node) is not None:
                 node = make(alias, [node], {"name": f"{name}{self.minimized}.{parameter.name.id}"})
@@ -196,11 +212,9 @@ class Updates(Data):
         return symbols
 
     def instantiate(self, rule: OptimizerRule, parameters: dict[str, Symbol], target: Node, slope: Node, number: int,
-                    group: str | None, statement: ast.Minimize) -> None:
+                    group: str | None, statement: ast.Minimize, origin: ast.Statement) -> None:
         """The optimiser's updates for one variable."""
         definition = rule.definition
-        if len(definition.names) != 3:
-            raise error("E0410", "an optimiser is `for p, g, t`: variable, gradient, step", definition.name.span)
         p, g, t = (i.id for i in definition.names)
         label = f"{definition.name.id}{number}"
         counter = leaf("counter", f"{label}.t", ArrayType("int64"))
@@ -220,26 +234,28 @@ class Updates(Data):
                     case ast.Define("let", idents, value):
                         self.bind_local(idents, self.float_literal(value, self.value(value)), value)
                     case ast.Update(ident, value):
-                        node, start = {**slots, p: (target, None)}.get(ident.id, (None, None))
-                        if node is None:
+                        if ident.id != p and ident.id not in slots:
                             raise error("E0410", f"an optimiser updates `{p}` and its slots, not `{ident.id}`",
-                                        ident.span)
+                                        ident.span, help=f"declare a slot: `slot {ident.id} = zeros_like({p})`")
+                        known: tuple[Node, Node | None] = (target, None) if ident.id == p else slots[ident.id]
+                        node, first = known
                         new = self.fitted(self.node(value), node, value)
                         place = statement.span if ident.id == p else line.span
-                        self.add_update(program.UpdateRule(place, node, new, group, start, number), None)
+                        self.add_update(program.UpdateRule(place, node, new, group, first, number, origin), None)
                     case _:
                         raise error("E0410", "an optimiser holds `slot`, `let` and `update`", line.span)
         if not any(leaf_key(u.target) == leaf_key(counter) for u in self.updates):
-            self.updates.append(program.UpdateRule(statement.span, counter, step, group, constant(0, "int64"), number))
+            self.updates.append(program.UpdateRule(statement.span, counter, step, group, constant(0, "int64"), number,
+                                                   origin))
 
     # ------------------------------------------------------------ step
     def step_statement(self, statement: ast.Step) -> None:
         for line in statement.body:
             match line:
                 case ast.Update():
-                    self.update_statement(line, statement.name.id)
+                    self.update_statement(line, statement.name.id, statement)
                 case ast.Minimize():
-                    self.minimize_statement(line, statement.name.id)
+                    self.minimize_statement(line, statement.name.id, statement)
                 case _:
                     raise error("E0512", "a `step` group holds `update` and `minimize`", line.span)
         self.scope.maps[0][statement.name.id] = Symbol(statement.name.id, "step", statement.name.id,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +14,11 @@ import numpy as np
 from dsl.errors import Source, Span
 from dsl.ir.node import Node
 from dsl.ir.types import Dim
+from dsl.record import entity, record
 from dsl.syntax import ast
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class TextColumn:
     """A column of texts; `codes` and `labels` make numbers of it."""
 
@@ -26,7 +26,7 @@ class TextColumn:
     values: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Table:
     """Named columns of one length."""
 
@@ -35,26 +35,26 @@ class Table:
     rows: Dim
 
 
-@dataclass(frozen=True)
+@record
 class Group:
     """A tuple."""
 
     items: tuple[Value, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class UserFunction:
     definition: ast.Def
     scope: Scope
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class OptimizerRule:
     definition: ast.Optimizer
     scope: Scope
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Module:
     name: str
     scope: Scope
@@ -63,7 +63,7 @@ class Module:
 Value = Node | TextColumn | Table | Group | UserFunction | OptimizerRule | Module | str
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class Symbol:
     """A bound name; `value` is None when its statement was in error, which has been reported."""
 
@@ -80,7 +80,7 @@ class Skipped(Exception):
     """A statement uses a name whose own statement was in error; nothing more is reported."""
 
 
-@dataclass(frozen=True)
+@record
 class SizeFact:
     """A size that is known: its value, and where that came from in words (`train_X, line 3`)."""
 
@@ -88,7 +88,7 @@ class SizeFact:
     origin: str
 
 
-@dataclass(frozen=True, eq=False)
+@entity
 class LoadedTable:
     """What a loader gives: columns as arrays, texts as object arrays."""
 

@@ -1,0 +1,112 @@
+"""Binding a name again, as the REPL does: what depends on it is elaborated again.
+
+In: one statement after the other.  Out: the same names and updates as if the script had been written with the new
+statement in the old one's place; `reelaborated` lists what followed.  `shared` and `data` keep their values.  A statement
+in error, or one whose dependents would be, leaves everything as it was.
+"""
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from dsl.errors import LrError
+from dsl.record import entity
+from dsl.syntax import ast, program
+from dsl.syntax.commands import Commands
+from dsl.syntax.names import bound_names, used_names
+from dsl.syntax.updates import UPDATES
+from dsl.syntax.values import Host
+
+FOLLOWING = (ast.Define, ast.Derive, *UPDATES)
+"""What is elaborated again when a name it uses is bound again."""
+PASSING = (ast.Def, ast.Optimizer)
+"""What reads its names anew at each call, and so only passes a change on."""
+
+
+@entity
+class Remembered:
+    """A statement, what it uses, and the number its first `minimize` has (slots are known by it)."""
+
+    statement: ast.Statement
+    uses: frozenset[str]
+    minimized: int
+
+    @property
+    def words(self) -> list[str]:
+        """What it is called in the list of what followed."""
+        match self.statement:
+            case ast.Update(target):
+                return [f"update {target.id}"]
+            case ast.Minimize(cost):
+                return [f"minimize {cost.span.text}"]
+            case ast.Step(name):
+                return [f"step {name.id}"]
+            case _:
+                return [i.id for i in bound_names(self.statement)]
+
+
+class Rebinding(Commands):
+    def __init__(self, host: Host, rebind: bool) -> None:
+        super().__init__(host, rebind)
+        self.remembered: list[Remembered] = []
+        self.reelaborated: list[str] = []
+        """What the last statement made follow, in order."""
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Names, sizes and updates are as before if the body raises."""
+        names = self.scope.maps[0]
+        kept = dict(names), dict(self.sizes), dict(self.seen_sizes), dict(self.data_origin), set(self.model_dims)
+        state = self.updates, self.gradients, self.minimized, self.remembered
+        self.updates, self.gradients, self.remembered = list(self.updates), list(self.gradients), list(self.remembered)
+        try:
+            yield
+        except BaseException:
+            names.clear()
+            names.update(kept[0])
+            _, self.sizes, self.seen_sizes, self.data_origin, self.model_dims = kept
+            self.updates, self.gradients, self.minimized, self.remembered = state
+            raise
+
+    def again(self, statement: ast.Statement) -> list[program.Item]:
+        """One statement where names may be bound again."""
+        self.reelaborated = []
+        bound = {i.id for i in bound_names(statement)}
+        changed = {name for name in bound if name in self.scope}
+        with self.undone_on_error():
+            number = self.minimized
+            items = self._dispatch(statement)
+            self.remembered = [r for r in self.remembered
+                               if not (names := {i.id for i in bound_names(r.statement)}) or not names <= bound]
+            followers, self.remembered = self.remembered, []
+            for one in followers:
+                self.remembered.append(one)
+                if not one.uses & changed:
+                    continue
+                if isinstance(one.statement, FOLLOWING):
+                    self.follow(one, changed)
+                changed |= {i.id for i in bound_names(one.statement)}
+                self.reelaborated.extend(one.words)
+            if isinstance(statement, FOLLOWING + PASSING):
+                self.remembered.append(Remembered(statement, frozenset(used_names(statement)) - bound, number))
+        return items
+
+    @abstractmethod
+    def begin_statement(self, statement: ast.Statement) -> None:
+        """What draws are keyed by starts anew."""
+
+    def follow(self, one: Remembered, changed: set[str]) -> None:
+        latest, self.minimized = self.minimized, one.minimized
+        self.forget_updates(one.statement)
+        self.begin_statement(one.statement)
+        try:
+            self._dispatch(one.statement)
+        except LrError as problem:
+            names = " and ".join(f"`{n}`" for n in sorted(changed & one.uses))
+            note = f"it was elaborated again because {names} changed; nothing has been bound"
+            placed = problem.placed(one.statement.span)
+            raise type(problem)(*(replace(d, notes=(*d.notes, note)) for d in placed.diagnostics)) from None
+        finally:
+            self.minimized = max(latest, self.minimized)
