@@ -20,7 +20,7 @@ from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim, Size
 from dsl.ops.leaves import TRAINING, is_leaf, leaf, leaf_name
 from dsl.runtime.compute import solve_sizes
-from dsl.runtime.train import Batch, Driver, Report
+from dsl.runtime.train import Driver, Report
 from dsl.session import Session
 from dsl.syntax import ast, program
 from dsl.syntax.binding import Sizes, leaf_key
@@ -284,20 +284,16 @@ class _Step:
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> float | dict[str, float] | None:
         driver, session = self.driver, self.model.session
-        driver.arrays = [np.asarray(arrays[leaf_name(f.leaf)], dtype=f.leaf.dtype, order="C")[()] for f in self.plan.over]
-        lengths = {a.shape[0] for a, f in zip(driver.arrays, self.plan.over, strict=True) if f.mapped}
+        given = [np.asarray(arrays[leaf_name(f.leaf)], dtype=f.leaf.dtype, order="C") for f in self.plan.over]
+        lengths = {a.shape[0] for a, f in zip(given, self.plan.over, strict=True) if f.mapped}
         if len(lengths) > 1:
             raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step", help="all rows of a step go together")
-        rows = lengths.pop() if lengths else 1
-        driver.sizes_by_length = {}
-        driver.rows = driver.total = driver.batch = rows
-        for function in driver.functions:
-            function.fill(session.values, session.compute)
-            driver.set_constant(function, leaf_key(TRAINING), np.bool_(True))
+        driver.rows.hold(given)
+        driver.fill()
         with np.errstate(all="ignore"):
-            driver.step(Batch(0, 0, rows, True), 0, 1)
+            driver.step(0, 0, driver.rows.total, 1)
         session.steps_before += 1
-        costs = {n: float(driver.last[n]) for n in driver.reported}
+        costs = {n: float(v) for f in driver.functions for n, v in zip(f.watched, f.results) if n in driver.reported}
         return None if not costs else next(iter(costs.values())) if len(costs) == 1 else costs
 
 

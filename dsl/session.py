@@ -195,6 +195,8 @@ class Session:
         """The value of a graph whose leaves all have one."""
         if is_leaf(node):
             return self.lookup(node)
+        if node.op.name == "const":
+            return np.dtype(node.dtype).type(node.attr("literal").value)
         return self.compute.values([node], self.sizes())[0]
 
     # ------------------------------------------------------------ running

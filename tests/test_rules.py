@@ -57,8 +57,8 @@ def rows(dtype: str, kind: str, variables: int) -> list[np.ndarray]:
         return [g.ravel().reshape(-1, 1) for g in grids]
     matrices = []
     for _ in range(variables):
-        m = rng.choice(pool, (300, 3))
-        m[100:] = rng.standard_normal((200, 3)) * rng.choice([0.1, 1, 10, 300], (200, 1))
+        m = rng.choice(pool, (90, 3))
+        m[40:] = rng.standard_normal((50, 3)) * rng.choice([0.1, 1, 10, 300], (50, 1))
         m[:12] = np.array(list(itertools.islice(itertools.product([inf, -inf, nan, 0, 1], repeat=3), 0, 120, 10)))[:12]
         matrices.append(m.astype(dtype))
     return matrices

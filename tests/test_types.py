@@ -120,7 +120,7 @@ def test_decide_is_right_whatever_the_lengths(left, right):
     (ZERO, "0"), (n, "n"), (-n, "-n"), (n + 1, "n + 1"), (1 + n, "n + 1"), (n - 1, "n - 1"), (2 * n, "2*n"), (n + n, "2*n"),
     (n * d, "d*n"), (d * n, "d*n"), (n * n - n * d + 3, "-d*n + n*n + 3"), (5 - n, "-n + 5"), (n - n, "0"), (u, "?"),
     (u + 1, "? + 1"), ((n + 1) // 2, "(n + 1)//2"), (n // (d + 1), "n//(d + 1)"), (n // 2 + 1, "n//2 + 1"), (ten, "ten"),
-    (derived("max", n - 1, ZERO), "n - 1"), (derived("max", n, d), "max(n, d)"), (derived("min", n, 3), "min(n, 3)"),
+    (derived("max", n - 1, ZERO), "n - 1"), (derived("max", n, d), "max(d, n)"), (derived("min", n, 3), "min(n, 3)"),
     (derived("wide", u, v), "?"),
 ])
 def test_printing(dim, text):
@@ -165,6 +165,8 @@ def test_what_a_dim_tells_of_itself():
     assert ten.known == 10 and (ten * 2 + 1).known == 21 and (ten + n).known is None
     assert n.evaluate({}) is None and (n + d).evaluate({"n": 1}) is None
     assert {s.name for s in ((n + 1) // d + derived("max", k, u)).sizes()} == {"n", "d", "k", "u"}
+    assert derived("min", n, 1).anonymous and not derived("min", n, 2).anonymous
+    assert derived("min", 3, n) == derived("min", n, 3) and derived("max", n, d) == derived("max", d, n)
     assert u.anonymous and (u + n).anonymous and (u // 2).anonymous and not (n + d).anonymous
     assert Dim.of(3) == Dim.of(Dim.of(3)) and Dim.of(0) == ZERO and 5 - n == -(n - 5)
     assert product((n, 2, d)) == 2 * n * d and product(()) == ONE

@@ -5,6 +5,7 @@ run-time values: attributes that hold lengths are evaluated when new sizes are m
 """
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,14 @@ from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim
 from dsl.ops.leaves import is_leaf
 from dsl.ops.table import Fault
+
+
+SPELLINGS: dict[Any, str] = {
+    operator.add: "{} + {}", operator.sub: "{} - {}", operator.mul: "{} * {}", operator.truediv: "{} / {}", operator.neg: "-{}",
+    operator.eq: "{} == {}", operator.ne: "{} != {}", operator.lt: "{} < {}", operator.le: "{} <= {}", operator.gt: "{} > {}",
+    operator.ge: "{} >= {}", np.square: "{0} * {0}",
+}
+"""Functions that Python has an operator for, with the same bits: several times cheaper than a call on scalars."""
 
 
 def holds_dims(value: Any) -> bool:
@@ -41,6 +50,7 @@ class NumpyExecutable:
 
     def __init__(self, roots: Sequence[Node]) -> None:
         order = topological(roots)
+        self.roots = tuple(roots)
         self.leaves = tuple(n for n in order if is_leaf(n))
         self.nodes: list[Node] = []
         self.attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
@@ -56,6 +66,11 @@ class NumpyExecutable:
                 sized = any(map(holds_dims, attrs.values()))
                 if not node.args and not sized:
                     scope[name] = node.op.numpy(**attrs)
+                    continue
+                spelling = SPELLINGS.get(node.op.numpy) if not attrs else None
+                if spelling is not None:
+                    lines.append(f"  {name} = {spelling.format(*[names[a] for a in node.args])}")
+                    self.nodes.append(node)
                     continue
                 scope[f"f_{name}"] = node.op.numpy
                 operands = [names[a] for a in node.args]

@@ -115,7 +115,7 @@ def _attributes(node: Node, attrs: Mapping[str, Any]) -> list[str]:
         shown.append(f"axis = {axes[0] if len(axes) == 1 else axes}")
     if attrs.get("keepdims") and axes:
         shown.append("keepdims = true")
-    shown.extend(f"{k} = {v}" for k, v in attrs.items()
+    shown.extend(f"{k} = {_attribute(v)}" for k, v in attrs.items()
                  if k not in ("axes", "keepdims", "fill") and v not in (False, None))
     return shown
 

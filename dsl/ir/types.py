@@ -137,7 +137,16 @@ class Dim:
 
     @property
     def anonymous(self) -> bool:
-        return any(not s.named for s in self.sizes())
+        """Whether it may turn out to be 1 and broadcast: an unnamed size is in it, or it is the `min(n, 1)` of `x[:1]`."""
+        return any(not s.named for s in self.sizes()) or self._at_most_one
+
+    @property
+    def _at_most_one(self) -> bool:
+        match self.terms:
+            case (((Derived("min", _, right),), 1),):
+                return right == ONE
+            case _:
+                return False
 
     def evaluate(self, sizes: Mapping[str, int]) -> int | None:
         """The length under `sizes` (name to value), or None if one is missing."""
@@ -252,6 +261,8 @@ def derived(kind: Literal["floordiv", "max", "min", "wide"], left: DimLike, righ
                 return right
         case _:
             pass
+    if kind in ("max", "min") and right.constant is None and (left.constant is not None or repr(right) < repr(left)):
+        left, right = right, left
     return Dim.of(Derived(kind, left, right))
 
 

@@ -10,7 +10,7 @@ from dsl.ir.node import Node, Op, make
 from dsl.ir.types import ONE, ArrayType, Dim, DType, Shape, Shapes, TypeFault, promote, shape_text
 from dsl.ops.reduction import any_
 from dsl.ops.scalar import ne
-from dsl.ops.shape import expand, reshape, sum_to, swap
+from dsl.ops.shape import expand, expand_dims, reshape, sum_to, swap
 from dsl.ops.table import array, cast, lift_to_rank
 
 
@@ -36,6 +36,19 @@ def _matmul(a: Any, b: Any) -> Any:
 
 
 def _vjp(g: Node, y: Node, a: Node, b: Node) -> list[Node]:
+    match a.rank, b.rank:
+        case 1, 1:
+            return [g * b, g * a]
+        case 2, 1:
+            return [expand_dims(g, -1) * b, matmul(swap(a), g)]
+        case 1, 2:
+            return [matmul(b, g), expand_dims(a, -1) * g]
+        case _:
+            return _stacked_vjp(g, y, a, b)
+
+
+def _stacked_vjp(g: Node, y: Node, a: Node, b: Node) -> list[Node]:
+    """Vectors as matrices of one row or column; what was broadcast over the stack is summed."""
     left = a if a.rank > 1 else reshape(a, shape=(ONE, *a.shape))
     right = b if b.rank > 1 else reshape(b, shape=(*b.shape, ONE))
     lead = y.shape[:y.rank - (a.rank > 1) - (b.rank > 1)]

@@ -57,7 +57,7 @@ def coerce_numbers(args: Sequence[Any], precision: DType) -> list[Node]:
 # ---------------------------------------------------------------- adjoint helpers
 def restore(g: Node, x: Node, axes: Axes, keepdims: bool) -> Node:
     """A reduced array repeated along the axes it was reduced over."""
-    if not keepdims and axes:
+    if not keepdims and axes and g.rank:
         g = reshape(g, shape=tuple(ONE if a in axes else x.shape[a] for a in range(-x.rank, 0)))
     return expand(g, x.shape)
 

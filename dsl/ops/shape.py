@@ -234,7 +234,13 @@ def resolve_slice(n: Dim, start: Dim | None, stop: Dim | None, step: int) -> Sli
         return derived("max", n + value, low) if value.constant < 0 else derived("min", value, high)
     first = bound(start, low if step > 0 else high)
     last = bound(stop, high if step > 0 else low)
-    span = (last - first if step > 0 else first - last)
+    literal = start.constant if step > 0 and start is not None else None
+    if literal is not None and literal < 0 and stop is None:
+        span = derived("min", n, -literal)
+    elif literal is not None and literal > 0:        # beyond the last there is nothing, however far
+        span = last - literal
+    else:
+        span = last - first if step > 0 else first - last
     if abs(step) != 1:
         span = derived("floordiv", span + (abs(step) - 1), abs(step))
     return first, derived("max", span, ZERO), step

@@ -174,9 +174,9 @@ def _element(g: Cotangent, partial: object, node: Node, arg: Node) -> Cotangent:
     mask = g.mask
     match partial:
         case Gate(condition, factor):
-            value = select(condition, g.value if factor == 1 else g.value * factor, 0)
             condition = expand(condition, node.shape)
             mask = condition if mask is None else and_(mask, condition)
+            value = select(condition, g.value, 0) if factor == 1 else select(mask, g.value * factor, 0)
         case 1 | 1.0:
             value = g.value
         case -1 | -1.0:
@@ -226,9 +226,13 @@ def live_masks(mask: Node | None, node: Node) -> list[Node | None]:
     return nothing
 
 
+def looked_up(node: Node, mask: Node) -> Node:
+    """Which places of the index arrays of a `gather` are in use, given which of its elements are."""
+    trailing = tuple(range(max(index.rank for index in node.args[1:]) - node.rank, 0))
+    return any_(mask, axes=trailing, keepdims=False) if trailing else mask          # type: ignore[no-any-return]
+
+
 def skipping(node: Node, args: Sequence[Node], mask: Node) -> list[Node]:
     """The operands of a `gather` in which the elements that a mask leaves out are not looked up."""
-    rank = max(index.rank for index in args[1:])
-    trailing = tuple(range(rank - node.rank, 0))
-    picks = any_(mask, axes=trailing, keepdims=False) if trailing else mask
+    picks = looked_up(node, mask)
     return [args[0], *(select(picks, index, FILL) for index in args[1:])]

@@ -11,7 +11,7 @@ from dsl.ir.node import Node, Origins, make, substitute, topological
 from dsl.ir.types import is_float, is_int
 from dsl.ops.scalar import and_, cast_op, floordiv, mod, not_, or_, pow, select
 from dsl.ops.shape import expand, full, gather, scatter_add
-from dsl.passes.grad import live_masks, mask_to, skipping
+from dsl.passes.grad import live_masks, looked_up, mask_to, skipping
 
 
 def can_fault(node: Node) -> bool:
@@ -59,13 +59,27 @@ def _masks(order: Sequence[Node], roots: Sequence[Node]) -> dict[Node, Node]:
         mask = used[node]
         if mask is None or not can_fault(node):
             continue
-        inside = topological([mask])
+        made_of, algebra = _parts(mask, conditions)
         # A condition that itself needs this node cannot guard it; wherever it is asked, the node is in use anyway.
-        circular = {c for c in inside if c in conditions and node in topological([c])}
-        if circular and any(n.op in (gather, scatter_add) for n in inside):
+        circular = [c for c in made_of if node in topological([c])]
+        if circular and any(n.op in (gather, scatter_add) for n in algebra):
             continue
         masks[node] = substitute([mask], {c: full(True, c.shape, "bool") for c in circular})[0] if circular else mask
     return masks
+
+
+def _parts(mask: Node, conditions: set[Node]) -> tuple[list[Node], list[Node]]:
+    """The conditions that a mask is made of, and the ops that make it."""
+    made_of, algebra, seen, stack = [], [], {mask}, [mask]
+    while stack:
+        node = stack.pop()
+        if node in conditions:
+            made_of.append(node)
+        else:
+            algebra.append(node)
+            stack.extend(a for a in node.args if a not in seen)
+            seen.update(node.args)
+    return made_of, algebra
 
 
 def _demand(order: Sequence[Node], roots: Sequence[Node]) -> tuple[dict[Node, Node | None], set[Node]]:
@@ -89,6 +103,10 @@ def _demand(order: Sequence[Node], roots: Sequence[Node]) -> tuple[dict[Node, No
             use(condition, None if mask is None else mask_to(mask, condition.shape))
             use(a, mask_to(taken if mask is None else and_(mask, taken), a.shape))
             use(b, mask_to(missed if mask is None else and_(mask, missed), b.shape))
+        elif node.op is gather and mask is not None:
+            use(node.args[0], live_masks(mask, node)[0])
+            for index in node.args[1:]:
+                use(index, mask_to(looked_up(node, mask), index.shape))
         else:
             for arg, live in zip(node.args, live_masks(mask, node), strict=True):
                 use(arg, live)

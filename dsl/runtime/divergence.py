@@ -1,75 +1,91 @@
 """When training meets a nan: what, at which step, and which term made it.
 
-In: a step's function, its leaves and its results.  Out: whether something became nan or infinite, and the diagnostic that
-names the first term of the script whose operands were finite and whose value is not.
+In: a step's function, its leaves and its results.  Out: what became nan or infinite, and the diagnostic that names the
+term of the script that it came from.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dsl.errors import Diverged, LrError, Span, error
 from dsl.ir.node import Node, Origins
+from dsl.ops.leaves import is_leaf, leaf_name
 from dsl.runtime.compute import LeafKey
 from dsl.runtime.steps import StepFunction
 
-
-def all_finite(results: Sequence[Any]) -> bool:
-    """Whether every result is surely finite; False calls for a closer look."""
-    for value in results:
-        if value.ndim == 0:
-            if value.dtype.kind == "f" and not value - value == 0:
-                return False
-        elif value.dtype.kind == "f":
-            total = np.add.reduce(value, axis=None)
-            if not total - total == 0:
-                return False
-    return True
+DOMAINS = ("log", "log1p", "sqrt", "div", "pow", "asin", "acos", "logit")
+"""Ops that are not finite outside, or at the edge of, their domain."""
 
 
-def went_bad(costs: Sequence[tuple[str, Any]], before: Mapping[str, float], changes: Sequence[tuple[LeafKey, Any]],
-             state: Mapping[LeafKey, Any]) -> bool:
-    """Whether a cost or a state became nan, or went from finite to infinite."""
-    for name, cost in costs:
-        if math.isnan(cost) or (math.isinf(cost) and math.isfinite(before.get(name, math.inf))):
-            return True
-    for key, new in changes:
+@dataclass
+class Bad:
+    """A result that went bad: its place among the results, what it is and what it became."""
+
+    place: int
+    what: str
+    became: str
+
+
+def find_bad(function: StepFunction, results: Sequence[Any], state: Mapping[LeafKey, Any]) -> Bad | None:
+    """The first cost, else variable, else slot that became nan, or went from finite to infinite.
+
+    A cost that is infinite from the start, and state that was infinite before, are so on purpose."""
+    for i, name in enumerate(function.watched[:function.costs]):
+        cost = float(results[i])
+        if math.isnan(cost) or (math.isinf(cost) and function.results and math.isfinite(function.results[i])):
+            return Bad(i, f"the cost `{name}`", "nan" if math.isnan(cost) else "infinite")
+    changes = list(enumerate(function.targets, function.first))
+    for i, key in sorted(changes, key=lambda change: change[1][0] != "shared"):
+        new, old = results[i], state[key]
         if new.dtype.kind == "f" and not np.isfinite(new).all():
-            old = state[key]
-            if np.any((np.isnan(new) & ~np.isnan(old)) | (np.isinf(new) & np.isfinite(old))):
-                return True
-    return False
+            what = f"`{key[1]}`" if key[0] == "shared" else f"{key[1]} (of an optimiser)"
+            if np.any(np.isnan(new) & ~np.isnan(old)):
+                return Bad(i, what, "nan")
+            if np.any(np.isinf(new) & np.isfinite(old)):
+                return Bad(i, what, "infinite")
+    return None
 
 
-def divergence(function: StepFunction, costs: Sequence[tuple[str, Any]], changes: Sequence[tuple[LeafKey, Any]], step: int,
-               origins: Origins, span: Span) -> LrError:
+def divergence(function: StepFunction, bad: Bad, step: int, origins: Origins, span: Span) -> LrError:
     """The error of a step that diverged."""
-    candidates = [(f"the cost `{n}`", c) for n, c in costs] + [(f"`{k[1]}`", v) for k, v in changes if k[0] == "shared"] + \
-        [(f"`{k[1]}`", v) for k, v in changes if k[0] != "shared"]
-    what, value = next(((w, v) for w, v in candidates if np.isnan(v).any()), None) or \
-        next((w, v) for w, v in candidates if not np.isfinite(v).all())
-    became = "nan" if np.isnan(value).any() else "infinite"
-    culprit, place, note = first_bad(function, origins)
-    domain = culprit is not None and culprit.op.name in ("log", "log1p", "sqrt", "div", "pow", "asin", "acos", "logit")
-    return error("E0720", f"training diverged at step {step}: {what} became {became}", place or span, note, kind=Diverged,
-                 notes=(f"the state is that of step {step - 1}",),
-                 help="keep its operand inside the domain, for example with `maximum(x, 1e-12)`, or try a smaller rate" if domain else
-                 "try a smaller rate, `clip norm 1`, or scaled data (`standardize`)")
+    culprit, values = source(function, bad.place)
+    place = origins.span(culprit)
+    if culprit.args:
+        name = culprit.op.symbol[0] if culprit.op.symbol else culprit.op.name
+        operands = ", ".join(telling(values[a], values[culprit]) for a in culprit.args[:3])
+        note = f"`{name}` gave {telling(values[culprit])} here, from {operands}"
+    else:
+        note = f"`{leaf_name(culprit)}` holds {telling(values[culprit])}" if is_leaf(culprit) else ""
+    state = f"that of step {step - 1}" if step > 1 else "that from before the first step"
+    advice = "keep its operand inside the domain, for example with `maximum(x, 1e-12)`, or try a smaller rate" \
+        if culprit.op.name in DOMAINS else "leave out or fill what is missing in the data (`where(isnan(x), 0, x)`)" \
+        if is_leaf(culprit, "input", "value", "data") else "try a smaller rate, `clip norm 1`, or scaled data (`standardize`)"
+    return error("E0720", f"training diverged at step {step}: {bad.what} became {bad.became}", place or span, note if place else "",
+                 kind=Diverged, notes=(*([note] if note and not place else []), f"the state is {state}"), help=advice)
 
 
-def first_bad(function: StepFunction, origins: Origins) -> tuple[Node | None, Span | None, str]:
-    """The first term whose operands are finite and whose value is not, where it stands, and what it gave."""
+def source(function: StepFunction, place: int) -> tuple[Node, dict[Node, Any]]:
+    """The term that a bad result came from, and the values of all terms: from the result back through operands that are nan
+    or, where none is, infinite, to the last term that has finite operands only or reads what is infinite already."""
     executable = function.compiled.executable
     values = executable.trace(function.leaves)
-    for node, value in values.items():
-        if node.args and _not_finite(value) and not any(_not_finite(values[a]) for a in node.args):
-            name = node.op.symbol[0] if node.op.symbol else node.op.name
-            operands = ", ".join(telling(values[a], value) for a in node.args[:3])
-            return node, origins.span(node), f"`{name}` first gave {telling(value)} here, from {operands}"
-    return None, None, ""
+    node = executable.roots[place]
+    while True:
+        wrong = [a for a in node.args if _is(np.isnan, values[a])]
+        if not wrong:
+            wrong = [a for a in node.args if a.args and _is(np.isinf, values[a])]
+        if not wrong:
+            return node, values
+        node = next((a for a in wrong if a.args), wrong[0])
+
+
+def _is(test: Any, value: Any) -> bool:
+    return bool(value.dtype.kind == "f" and test(value).any())
 
 
 def _not_finite(value: Any) -> bool:

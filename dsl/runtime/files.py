@@ -72,6 +72,14 @@ def _csv(name: str, array: Array) -> str:
     return "\n".join((",".join(header), *lines)) + "\n"
 
 
+def open_text(path: Path, span: Span | None = None) -> IO[str]:
+    """An empty text file to write line by line.  Raises E0609."""
+    try:
+        return open(path, "w", encoding="utf-8", newline="\n")
+    except (OSError, ValueError) as trouble:
+        raise _cannot_write(path, trouble, span) from None
+
+
 # ---------------------------------------------------------------- writing in one go
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], span: Span | None = None) -> None:
     """Calls `write` on a temporary file beside `path`, then puts it in place; E0609 leaves what stood there before.

@@ -46,13 +46,15 @@ class Progress:
         self.started = monotonic()
         self.pause = REDRAW_SECONDS if interactive else FIRST_LINE_SECONDS
         self.next = self.started + self.pause
-        self.done = self.steps = 0
+        self.done: float = 0
+        self.steps = 0
         self.cost: Cost = None
         self.drawn = False
         self.closed = quiet
 
-    def update(self, done: int, steps: int, cost: Cost = None) -> None:
-        """`done` units and `steps` steps are finished; `cost` is the latest, one number or several by name."""
+    def update(self, done: float, steps: int, cost: Cost = None) -> None:
+        """`done` units (with the part of one that has begun) and `steps` steps are finished; `cost` is the latest, one
+        number or several by name."""
         self.done, self.steps, self.cost = done, steps, cost
         now = monotonic()
         if now < self.next or self.closed:
@@ -64,7 +66,7 @@ class Progress:
             self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
         self.next = now + self.pause
 
-    def close(self, done: int | None = None, steps: int | None = None, cost: Cost = None, note: str | None = None, *,
+    def close(self, done: float | None = None, steps: int | None = None, cost: Cost = None, note: str | None = None, *,
               verb: str = "trained", failed: bool = False) -> None:
         """Takes the redrawn line away and writes the summary of these figures (default: those of the last update).
 
@@ -83,14 +85,9 @@ class Progress:
 
     def summary(self, verb: str = "trained", note: str | None = None) -> str:
         """The final line, without its end."""
-        seconds = monotonic() - self.started
-        amount = _count(self.steps, "step")
-        if self.unit != "step":
-            amount = f"{_count(self.done, self.unit)}, {amount}"
-        rate = _rate(self.steps, seconds)
-        text = f"{verb} {amount} in {_duration(seconds)}" + (f" ({rate})" if rate else "")
-        cost = _costs(self.cost, self.cost_name)
-        return text + (f", {cost}" if cost else "") + (f"; stopped: {note}" if note else "")
+        cost = {self.cost_name: self.cost} if isinstance(self.cost, float | int) else self.cost
+        units = int(self.done) if self.unit != "step" else None
+        return summary(units, self.steps, monotonic() - self.started, cost, note, verb, self.unit)
 
     def clear(self) -> None:
         """Takes the redrawn line away, so that something else can be printed; the next update draws it again."""
@@ -112,7 +109,7 @@ class Progress:
         left = ""
         if self.total and 0 < self.done < self.total:
             left = f"{_clock(seconds * (self.total - self.done) / self.done)} left"
-        parts = [f"{self.unit} {self.done:,}{of_total}", _costs(self.cost, self.cost_name),
+        parts = [f"{self.unit} {int(self.done):,}{of_total}", _costs(self.cost, self.cost_name),
                  _rate(self.steps, seconds), left]
         return [part for part in parts if part]
 
@@ -131,7 +128,7 @@ class Progress:
 
     def _bar(self, width: int) -> str:
         assert self.total
-        filled = min(width, width * self.done // self.total)
+        filled = min(width, int(width * self.done / self.total))
         full, empty = ("█", "░") if self.blocks else ("#", "-")
         if self.color:
             return f"{_BAR}{full * filled}{_OFF}{_DIM}{empty * (width - filled)}{_OFF}"
@@ -146,6 +143,16 @@ class Progress:
 
 
 # ---------------------------------------------------------------- words
+def summary(units: int | None, steps: int, seconds: float, cost: Cost, note: str | None = None, verb: str = "trained",
+            unit: str = "epoch") -> str:
+    """What a run did, in one line."""
+    amount = _count(steps, "step") if units is None else f"{_count(units, unit)}, {_count(steps, 'step')}"
+    rate = _rate(steps, seconds)
+    text = f"{verb} {amount} in {_duration(seconds)}" + (f" ({rate})" if rate else "")
+    costs = _costs(cost, "C")
+    return text + (f", {costs}" if costs else "") + (f"; stopped: {note}" if note else "")
+
+
 def _is_terminal(stream: TextIO) -> bool:
     try:
         return stream.isatty()

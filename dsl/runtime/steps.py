@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dsl.errors import Span, error
-from dsl.ir.node import Node, make, substitute, topological
-from dsl.ir.types import Dim, Size
+from dsl.ir.node import Node, Origins, make, substitute, topological
+from dsl.ir.types import Dim, Size, is_float
 from dsl.ops.calculus import DERIVATIVES
-from dsl.ops.leaves import is_leaf, leaf, leaf_name
+from dsl.ops.leaves import TRAINING, is_leaf, leaf, leaf_name
 from dsl.ops.reduction import mean, sum_
 from dsl.ops.scalar import alias, maximum, select, sqr, sqrt
 from dsl.passes.batch import lift
@@ -43,7 +45,8 @@ def rows_of(feeds: Sequence[program.Feed]) -> dict[LeafKey, Node]:
     return mapped
 
 
-def average(roots: Sequence[Node], mapped: Mapping[LeafKey, Node], averaged: frozenset[Node], span: Span) -> list[Node]:
+def average(roots: Sequence[Node], mapped: Mapping[LeafKey, Node], averaged: frozenset[Node], span: Span,
+            origins: Origins) -> list[Node]:
     """The graphs over a batch of rows: costs, metrics and their derivatives become means over the rows.
 
     Raises `LrError` where an update reads another value of every row."""
@@ -52,7 +55,7 @@ def average(roots: Sequence[Node], mapped: Mapping[LeafKey, Node], averaged: fro
     new: dict[Node, Node | None] = {}
 
     def over_rows(f: Node) -> Node:
-        (lifted,), (has_axis,) = lift([f], lifted_leaves, ROWS)
+        (lifted,), (has_axis,) = lift([f], lifted_leaves, ROWS, origins)
         return make(mean, [lifted], {"axes": (-lifted.rank,), "keepdims": False}) if has_axis else f
     for node in topological(roots):
         if node not in lifted_leaves and not any(a in depends for a in node.args):
@@ -66,6 +69,9 @@ def average(roots: Sequence[Node], mapped: Mapping[LeafKey, Node], averaged: fro
             new[node] = _remade(node, [over_rows(f), x, *(new[r] for r in rest)])
         else:
             new[node] = None if is_leaf(node) else _remade(node, [new[a] for a in node.args])
+        result = new[node]
+        if result is not None:
+            origins.inherit(result, node)
     results: list[Node] = []
     for root in roots:
         result = new[root]
@@ -103,37 +109,84 @@ def clipped(plan: program.Train, group: program.GroupPlan) -> dict[Node, Node]:
 
 @dataclass
 class StepFunction:
-    """A group of updates compiled: its leaves' values in order, kept up to date, and where its results go."""
+    """A group of updates compiled, its leaves' values in order, and where its results go.
+
+    A result is what is watched (`costs` costs, then other names), then from place `first` the new values of `targets`;
+    `sums` adds up what is watched, times rows, over an epoch."""
 
     compiled: Compiled
-    group: program.GroupPlan
-    costs: list[str]
+    watched: list[str]
+    costs: int
     targets: list[LeafKey]
     leaves: list[Any] = field(default_factory=list)
     places: dict[LeafKey, int] = field(default_factory=dict)
+    takes: list[tuple[int, int]] = field(default_factory=list)
+    gives: list[tuple[list[Any], int, int]] = field(default_factory=list)
+    scalars: list[int] = field(default_factory=list)
+    arrays: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.first = len(self.watched)
+        self.sums = [0.0] * self.first
+        self.results: Sequence[Any] = ()
 
     def fill(self, values: Mapping[LeafKey, Any], compute: Compute) -> None:
         """Every leaf that has a value takes it; the rest is given before each step."""
         self.places = {key: i for i, key in enumerate(self.compiled.keys)}
-        own = {"input", "value", "schedule", "step", "training"}
-        self.leaves = [values[k] if k in values else None if k[0] in own else compute.lookup(n)
-                       for k, n in zip(self.compiled.keys, self.compiled.executable.leaves, strict=True)]
+        own = {"input", "value", "schedule", "step"}
+        self.leaves[:] = [values[k] if k in values else None if k[0] in own else compute.lookup(n)
+                          for k, n in zip(self.compiled.keys, self.compiled.executable.leaves, strict=True)]
+        if leaf_key(TRAINING) in self.places:
+            self.leaves[self.places[leaf_key(TRAINING)]] = np.bool_(True)
+
+    def connect(self, given: Sequence[LeafKey], functions: Sequence[StepFunction]) -> None:
+        """Once all are filled: which leaves take what is given to a step, and which leaves of which functions the new
+        values go to."""
+        self.takes = [(self.places[key], i) for i, key in enumerate(given) if key in self.places]
+        self.gives = [(f.leaves, f.places[key], i) for i, key in enumerate(self.targets, self.first)
+                      for f in functions if key in f.places]
+
+    def finite(self, results: Sequence[Any]) -> bool:
+        """Whether every cost and new value is surely finite; False calls for a closer look."""
+        for i in self.scalars:
+            if not math.isfinite(results[i]):
+                return False
+        for i in self.arrays:
+            if not math.isfinite(np.add.reduce(results[i], axis=None)):
+                return False
+        return True
 
 
 def step_function(compute: Compute, plan: program.Train, group: program.GroupPlan, watched: Mapping[str, Node], by_row: bool) -> StepFunction:
-    """The graph of one step of a group: what is watched, then the new values."""
+    """The graph of one step of a group: what is watched (its costs first), then the new values."""
+    origins = compute.origins
     scaled = clipped(plan, group)
-    updates = substitute([u.value for u in group.updates], scaled) if scaled else [u.value for u in group.updates]
-    roots = [*watched.values(), *updates]
+    updates = [u.value for u in group.updates]
+    roots = [*watched.values(), *(substitute(updates, scaled, None, origins) if scaled else updates)]
     if by_row:
         averaged = plan.averaged | set(group.costs.values()) | set(watched.values())
-        roots = average(roots, rows_of(plan.over), averaged, plan.span)
+        roots = average(roots, rows_of(plan.over), averaged, plan.span, origins)
     if plan.schedules:
-        roots = substitute(roots, {s.target: s.leaf for s in plan.schedules})
-    return StepFunction(compute.compile(roots), group, list(watched), [leaf_key(u.target) for u in group.updates])
+        roots = substitute(roots, {s.target: s.leaf for s in plan.schedules}, None, origins)
+    costs = sum(name in group.costs for name in watched)
+    checked = [(i, r.rank) for i, r in enumerate(roots) if is_float(r.dtype) and (i < costs or i >= len(watched))]
+    return StepFunction(compute.compile(roots), list(watched), costs, [leaf_key(u.target) for u in group.updates],
+                        scalars=[i for i, rank in checked if not rank], arrays=[i for i, rank in checked if rank])
 
 
 # ---------------------------------------------------------------- schedules
+def check_schedule(schedule: program.Schedule, span: Span) -> None:
+    """Raises `LrError` for numbers that are no schedule."""
+    if schedule.inner is not None:
+        check_schedule(schedule.inner, span)
+    whole = {"steps": ("epochs between two steps", 2, 1), "warmup": ("steps of a warm-up", 0, 0)}
+    if schedule.kind in whole:
+        what, place, least = whole[schedule.kind]
+        number = schedule.numbers[place]
+        if not number >= least or number != int(number):
+            raise error("E0418", f"the {what} are a whole number from {least}, not {number:g}", span)
+
+
 def schedule_value(schedule: program.Schedule, step: int, steps: int, epoch: int) -> float:
     """The value at `step` of `steps` (both from 0), in `epoch`; the last step reaches the last value."""
     progress = step / (steps - 1) if steps > 1 else 0.0
@@ -144,9 +197,9 @@ def schedule_value(schedule: program.Schedule, step: int, steps: int, epoch: int
         case "linear":
             return first + (rest[0] - first) * progress
         case "exponential":
-            return float(first * rest[0] ** epoch)
+            return float(first * np.float64(rest[0]) ** epoch)
         case "steps":
-            return float(first * rest[0] ** (epoch // int(rest[1])))
+            return float(first * np.float64(rest[0]) ** (epoch // int(rest[1])))
         case "warmup":
             assert schedule.inner is not None
             warm = int(first)

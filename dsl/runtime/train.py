@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -19,18 +19,18 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from dsl.errors import Interrupted, LrError, error
-from dsl.ops import philox
-from dsl.ops.leaves import STEP, TRAINING, leaf_name
-from dsl.record import record
-from dsl.runtime.compute import Compute, LeafKey, solve_sizes
-from dsl.runtime.divergence import all_finite, divergence, went_bad
-from dsl.runtime.progress import Progress
-from dsl.runtime.steps import StepFunction, average, rows_key, rows_of, schedule_value, step_function
+from dsl.ops.leaves import STEP
+from dsl.runtime.compute import Compute, LeafKey
+from dsl.runtime.divergence import divergence, find_bad
+from dsl.runtime.files import open_text
+from dsl.runtime.progress import Progress, summary
+from dsl.runtime.rows import HeldOut, Rows
+from dsl.runtime.steps import StepFunction, average, check_schedule, rows_of, schedule_value, step_function
 from dsl.syntax import program
 from dsl.syntax.binding import leaf_key
 from dsl.syntax.expressions import epoch_leaf
 
-STEPS_BETWEEN_REPORTS = 64
+SECONDS_BETWEEN_LOOKS = 0.02
 STEP_KEY = leaf_key(STEP)
 
 
@@ -65,34 +65,12 @@ class Report:
         """The last epoch's cost; a dict if there are several, None if there is none."""
         return None if not self.costs else next(iter(self.costs.values())) if len(self.costs) == 1 else dict(self.costs)
 
-
-# ---------------------------------------------------------------- data in order
-@record
-class Batch:
-    """What one step reads: rows `low` to `high` in the epoch's order; `last` closes the epoch."""
-
-    epoch: int
-    low: int
-    high: int
-    last: bool
-
-
-def batches(total: int, size: int, drop_last: bool) -> Iterator[Batch]:
-    """Epoch after epoch, without end."""
-    stops = list(range(size, total + 1, size))
-    if not drop_last and (not stops or stops[-1] < total):
-        stops.append(total)
-    epoch = 0
-    while True:
-        low = 0
-        for high in stops:
-            yield Batch(epoch, low, high, high == stops[-1])
-            low = high
-        epoch += 1
+    def __str__(self) -> str:
+        return summary(self.epochs, self.steps, self.seconds, self.costs, self.stopped)
 
 
 class InterruptFlag:
-    """Turns Ctrl-C into a flag that is looked at between whole steps."""
+    """Turns Ctrl-C into a flag that is looked at between whole steps; a second one ends the step it meets."""
 
     raised = False
 
@@ -100,6 +78,8 @@ class InterruptFlag:
         self.active = threading.current_thread() is threading.main_thread()
         if self.active:
             def handler(number: int, frame: FrameType | None) -> None:
+                if self.raised:
+                    raise KeyboardInterrupt
                 self.raised = True
             self.before = signal.signal(signal.SIGINT, handler)
         return self
@@ -116,14 +96,8 @@ class Driver:
     def __init__(self, state: State, plan: program.Train) -> None:
         self.state, self.plan = state, plan
         self.report = Report()
-        mapped = bool(plan.over) and plan.over[0].mapped
-        self.by_row = mapped and plan.batch is not None
-        self.one_by_one = mapped and plan.batch is None
-        self.whole = not plan.over or (not mapped and plan.batch is None)
-        self.sizes_by_length: dict[int, dict[str, int]] = {}
-        self.order: tuple[int, Any] | None = None
-        self.last: dict[str, float] = {}
-        self.epoch_values: dict[str, float] = {}
+        self.length = 0
+        self.published = -1
         self.best: float | None = None
         self.waited = 0
         self.log: IO[str] | None = None
@@ -132,76 +106,86 @@ class Driver:
     def prepare(self) -> None:
         """Data, sizes, state and compiled functions; nothing is trained yet."""
         state, plan = self.state, self.plan
-        self.arrays = [np.asarray(state.array(f.value)) for f in plan.over]
-        self.rows = self.arrays[0].shape[0] if self.arrays and self.arrays[0].ndim else 1
+        arrays = [np.asarray(state.array(f.value)) for f in plan.over]
+        batch = int(state.array(plan.batch)) if plan.batch is not None else 1
+        self.rows = rows = Rows(plan, arrays, batch, state.sizes)
         self.count = int(state.array(plan.count))
-        batch = 1 if self.one_by_one or self.whole else int(state.array(plan.batch))
-        self.total, self.batch = (1, 1) if self.whole else (self.rows, batch)
-        self.check_rows()
-        self.sizes_of(min(self.batch, self.total))
+        self.check_numbers()
+        rows.sizes(min(rows.size, rows.total))
         state.allocate()
         for update in (u for g in plan.groups for u in g.updates):
             if update.start is not None and leaf_key(update.target) not in state.values:
                 state.values[leaf_key(update.target)] = state.array(update.start)
-        group_costs = {name for g in plan.groups for name in g.costs}
-        others = {n: v for n, v in plan.watched.items() if n not in group_costs}
-        self.functions = [step_function(state.compute, plan, g, {**g.costs, **(others if i == 0 else {})}, self.by_row)
-                          for i, g in enumerate(plan.groups)]
-        for function in self.functions:
-            function.fill(state.values, state.compute)
-            self.set_constant(function, leaf_key(TRAINING), np.bool_(True))
-        self.draws = any(STEP_KEY in f.places for f in self.functions)
-        self.feed_keys = [rows_key(f) if self.by_row else leaf_key(f.leaf) for f in plan.over]
-        self.reported = [n for g in plan.groups for n in g.costs]
-        self.sums = dict.fromkeys(plan.watched, 0.0)
+        self.functions = self.step_functions()
+        self.schedules = [(s, np.dtype(s.leaf.dtype).type) for s in plan.schedules]
+        self.draws = any(STEP_KEY in f.compiled.keys for f in self.functions)
+        self.given = [*rows.keys, *([STEP_KEY] if self.draws else []), *(leaf_key(s.leaf) for s in plan.schedules)]
+        self.fill()
+        self.reported = [n for f in self.functions for n in f.watched[:f.costs]]
+        self.several = len(self.functions) > 1
         self.weight = 0.0
+        self.every = [(e, int(state.array(e.count))) for e in plan.every]
+        self.patience = int(state.array(plan.stop.count)) if plan.stop else 0
+        self.prepare_valid()
 
-    def set_constant(self, function: StepFunction, key: LeafKey, value: Any) -> None:
-        if key in function.places:
-            function.leaves[function.places[key]] = value
+    def step_functions(self) -> list[StepFunction]:
+        """One a group; what clauses watch besides the costs is computed with the first, a cost of two groups once."""
+        plan, functions = self.plan, []
+        grouped = {name for g in plan.groups for name in g.costs}
+        waiting = dict(plan.watched)
+        for number, group in enumerate(plan.groups):
+            others = [] if number else [name for name in waiting if name not in grouped]
+            watched = {name: waiting.pop(name) for name in [*group.costs, *others] if name in waiting}
+            functions.append(step_function(self.state.compute, plan, group, watched, self.rows.by_row))
+        return functions
 
-    def check_rows(self) -> None:
+    def fill(self) -> None:
+        """The functions take the state as it is now."""
+        self.length = 0
+        for function in self.functions:
+            function.fill(self.state.values, self.state.compute)
+        for function in self.functions:
+            function.connect(self.given, self.functions)
+
+    def check_numbers(self) -> None:
         plan = self.plan
-        if self.batch < 1:
-            raise error("E0415", f"a batch size is at least 1, not {self.batch}", plan.span)
-        if self.whole:
-            return
-        if self.rows == 0:
-            raise error("E0420", "there are no rows to train on", plan.span)
-        if plan.drop_last and self.batch > self.total:
-            raise error("E0420", f"no whole batch: {self.total} rows, batches of {self.batch}", plan.span,
-                        help="leave out `drop_last`, or take smaller batches")
-        for feed, array in zip(plan.over, self.arrays, strict=True):
-            if not array.ndim or array.shape[0] != self.rows:
-                raise error("E0211", f"`{leaf_name(feed.leaf)}` has no {self.rows} rows to take batches of", feed.span,
-                            help="with `batch`, every input has one row a sample; use fixed values as `data` directly")
+        if self.count < 0:
+            raise error("E0415", f"how long to train is a whole number, not {self.count}", plan.span)
+        counts = [e.count for e in plan.every] + ([plan.stop.count] if plan.stop else [])
+        for count in counts:
+            if int(self.state.array(count)) < 1:
+                raise error("E0415", "`every` and `stop` count from 1", plan.span)
+        for schedule in plan.schedules:
+            check_schedule(schedule, plan.span)
 
-    def sizes_of(self, length: int) -> dict[str, int]:
-        """The sizes of a batch of this many rows."""
-        if length not in self.sizes_by_length:
-            shapes = [a.shape if self.whole else a.shape[1:] if f.mapped else (length, *a.shape[1:])
-                      for f, a in zip(self.plan.over, self.arrays, strict=True)]
-            pairs = [(f.leaf, s) for f, s in zip(self.plan.over, shapes, strict=True)]
-            sizes = solve_sizes(pairs, self.state.sizes(), self.plan.span)
-            self.sizes_by_length[length] = {**sizes, "rows of a batch": length}
-        return self.sizes_by_length[length]
+    def prepare_valid(self) -> None:
+        plan, compute = self.plan, self.state.compute
+        self.held_out: HeldOut | None = None
+        if plan.valid:
+            arrays = [np.asarray(self.state.array(f.value)) for f in plan.valid]
+            self.held_out = held_out = HeldOut(plan.valid, arrays, self.state.sizes())
+            self.valid_nodes = list(plan.watched.values())
+            if held_out.mapped:
+                averaged = plan.averaged | set(self.valid_nodes)
+                self.valid_nodes = average(self.valid_nodes, rows_of(plan.valid), averaged, plan.span, compute.origins)
 
     # ------------------------------------------------------------ run
     def run(self) -> Report:
         self.prepare()
         plan, report = self.plan, self.report
         by_epoch = plan.unit == "epochs"
-        a_epoch = self.total // self.batch if plan.drop_last else -(-self.total // self.batch)
-        steps = self.count * a_epoch if by_epoch else self.count
+        steps = self.count * self.rows.steps_an_epoch if by_epoch else self.count
+        if plan.log:
+            self.log = open_text(self.state.output_path(plan.log), plan.span)
         self.progress = progress = self.state.progress(self.count, plan.unit)
         began = time.perf_counter()
         failed = True
         try:
-            if plan.log:
-                self.log = open(self.state.output_path(plan.log), "w", encoding="utf-8")     # noqa: SIM115
             with InterruptFlag() as flag, np.errstate(all="ignore"):
                 self.loop(steps, by_epoch, flag)
             failed = False
+        except KeyboardInterrupt:
+            raise self.interrupted() from None
         finally:
             report.seconds = time.perf_counter() - began
             if self.log:
@@ -211,172 +195,157 @@ class Driver:
         return report
 
     def loop(self, steps: int, by_epoch: bool, flag: InterruptFlag) -> None:
-        report, plan = self.report, self.plan
+        report, plan, end = self.report, self.plan, self.rows.stop
         each_step = bool(plan.every or plan.stop or (plan.until is not None and not by_epoch))
-        for batch in batches(self.total, self.batch, plan.drop_last):
+        look_at, burst, looked = 1, 1, time.monotonic()
+        for epoch, low, high in self.rows.batches():
             if report.steps >= steps:
                 break
-            self.step(batch, report.steps, steps)
+            self.step(epoch, low, high, steps)
             report.steps += 1
-            stop = self.after_step(batch, by_epoch) if each_step or batch.last else False
+            stop = self.after_step(high == end, by_epoch) if each_step or high == end else False
             if flag.raised:
-                raise error("E0721", f"interrupted after step {report.steps}; the state is that of this whole step", plan.span,
-                            f"epoch {report.epochs + (not batch.last)}", kind=Interrupted)
-            if batch.last and by_epoch:
-                self.progress.update(report.epochs, report.steps, report.costs)
-            elif not by_epoch and report.steps % STEPS_BETWEEN_REPORTS == 0:
-                self.progress.update(report.steps, report.steps, report.costs or {n: float(self.last[n]) for n in self.reported})
+                raise self.interrupted()
+            if report.steps >= look_at:
+                now = time.monotonic()
+                burst = burst * 2 if now - looked < SECONDS_BETWEEN_LOOKS else max(1, burst // 2)
+                look_at, looked = report.steps + burst, now
+                done = report.epochs + high % end / end if by_epoch else report.steps
+                costs = report.costs or (self.costs(self.means()) if self.weight else None)
+                self.progress.update(done, report.steps, costs)
             if stop:
                 break
         if self.weight:
-            self.close_epoch(count=False)
+            self.close_epoch(whole=False)
+
+    def interrupted(self) -> LrError:
+        steps = self.report.steps
+        state = f"the state is that of this whole step, in epoch {-(-steps // self.rows.steps_an_epoch)}" if steps else             "the state is that from before"
+        return error("E0721", f"interrupted after step {steps}", self.plan.span, notes=(state,), kind=Interrupted)
 
     # ------------------------------------------------------------ one step
-    def inputs(self, batch: Batch) -> list[tuple[LeafKey, Any]]:
-        """The leaves a step reads from data."""
-        if self.whole:
-            return [(key, array[()]) for key, array in zip(self.feed_keys, self.arrays, strict=True)]
-        order: Any = batch.low if self.one_by_one else slice(batch.low, batch.high)
-        if self.plan.shuffle_key is not None:
-            order = self.shuffled(batch.epoch)[order]
-        return [(key, array[order]) for key, array in zip(self.feed_keys, self.arrays, strict=True)]
-
-    def shuffled(self, epoch: int) -> Any:
-        """The order of rows in an epoch."""
-        if self.order is None or self.order[0] != epoch:
-            assert self.plan.shuffle_key is not None
-            self.order = epoch, philox.shuffle_index(self.plan.shuffle_key, epoch, np.arange(self.total), self.total)
-        return self.order[1]
-
-    def step(self, batch: Batch, number: int, steps: int) -> None:
-        """One whole step, or an error and the state before it."""
-        state = self.state
-        given = self.inputs(batch)
+    def step(self, epoch: int, low: int, high: int, steps: int) -> None:
+        """One whole step on these rows, or an error and the state before it."""
+        state, number, length = self.state, self.report.steps, high - low
+        given = self.rows.read(epoch, low, high)
         if self.draws:
-            given.append((STEP_KEY, np.int64(state.steps_before + number + 1)))
-        for s in self.plan.schedules:
-            given.append((leaf_key(s.leaf), np.dtype(s.leaf.dtype).type(schedule_value(s, number, steps, batch.epoch))))
-        sizes = self.sizes_of(1 if self.whole else batch.high - batch.low)
-        rows = 1.0 if self.whole else float(batch.high - batch.low)
+            given.append(np.int64(state.steps_before + number + 1))
+        for schedule, dtype in self.schedules:
+            given.append(dtype(schedule_value(schedule, number, steps, epoch)))
+        if length != self.length:
+            self.resize(length)
         undo: list[tuple[LeafKey, Any]] = []
-        for function in self.functions:
-            executable = function.compiled.executable
-            if executable.sizes is not sizes:
-                state.compute.check_sizes(function.compiled, sizes)
-                executable.set_sizes(sizes)
-                executable.sizes = sizes
-            leaves, places = function.leaves, function.places
-            for key, value in given:
-                if key in places:
-                    leaves[places[key]] = value
-            try:
+        try:
+            for function in self.functions:
+                leaves = function.leaves
+                for place, i in function.takes:
+                    leaves[place] = given[i]
                 results = state.compute.run(function.compiled, leaves)
-            except LrError:
-                self.take_back(undo)
-                raise
-            count = len(function.costs)
-            costs = list(zip(function.costs, results[:count], strict=True))
-            changes = list(zip(function.targets, results[count:], strict=True))
-            if not all_finite(results) and went_bad(costs, self.last, changes, state.values):
-                self.take_back(undo)
-                raise divergence(function, costs, changes, number + 1, state.compute.origins, self.plan.span)
-            if len(self.functions) > 1:
-                undo.extend((key, state.values[key]) for key, _ in changes)
-            self.take(changes)
-            for name, cost in costs:
-                self.last[name] = cost
-                self.sums[name] += float(cost) * rows
-        self.weight += rows
-
-    def take(self, changes: Sequence[tuple[LeafKey, Any]]) -> None:
-        """New values of variables, seen by every group from now on."""
-        self.state.values.update(changes)
+                if not function.finite(results):
+                    bad = find_bad(function, results, state.values)
+                    if bad is not None:
+                        raise divergence(function, bad, number + 1, state.compute.origins, self.plan.span)
+                if self.several:
+                    undo.extend((key, state.values[key]) for key in function.targets)
+                for others, place, i in function.gives:
+                    others[place] = results[i]
+                state.values.update(zip(function.targets, results[function.first:]))
+                function.results = results
+        except BaseException:
+            state.values.update(reversed(undo))
+            for function in self.functions if undo else ():
+                function.fill(state.values, state.compute)
+            raise
         for function in self.functions:
-            places = function.places
-            for key, value in changes:
-                if key in places:
-                    function.leaves[places[key]] = value
+            sums = function.sums
+            for i, value in enumerate(function.results[:function.first]):
+                sums[i] += float(value) * length
+        self.weight += length
 
-    def take_back(self, undo: Sequence[tuple[LeafKey, Any]]) -> None:
-        self.take(list(reversed(undo)))
+    def resize(self, length: int) -> None:
+        """Steps of this many rows from now on."""
+        sizes = self.rows.sizes(length)
+        for function in self.functions:
+            self.state.compute.check_sizes(function.compiled, sizes)
+            function.compiled.executable.set_sizes(sizes)
+        self.length = length
 
     # ------------------------------------------------------------ after a step
-    def after_step(self, batch: Batch, by_epoch: bool) -> bool:
+    def after_step(self, last: bool, by_epoch: bool) -> bool:
         """What follows a step: the epoch's end, `every`, `stop`, `until`; whether to stop."""
+        report, until = self.report, self.plan.until
         stop = False
-        if batch.last:
+        if last:
             self.close_epoch()
-            stop = self.at("epochs", self.report.epochs)
-        stop = self.at("steps", self.report.steps) or stop
-        if self.plan.until is not None and (batch.last or not by_epoch):
-            if not by_epoch:
-                self.publish({n: float(v) for n, v in self.last.items()})
-            if bool(self.state.array(self.plan.until)):
-                self.report.stopped = "until"
+            stop = self.at("epochs", report.epochs)
+        stop = self.at("steps", report.steps) or stop
+        if until is not None and (last or not by_epoch):
+            self.publish()
+            if bool(self.state.array(until)):
+                report.stopped = "until"
                 stop = True
         return stop
 
     def at(self, unit: str, number: int) -> bool:
         """`every` and `stop` at this epoch or step."""
-        for every in self.plan.every:
-            if every.unit == unit and number % int(self.state.array(every.count)) == 0:
-                if unit == "steps" and self.weight:
-                    self.publish({n: s / self.weight for n, s in self.sums.items()})
+        for every, count in self.every:
+            if every.unit == unit and number % count == 0:
+                self.publish()
                 self.progress.clear()
                 self.state.execute(every.body)
         rule = self.plan.stop
         if rule is None or rule.unit != unit:
             return False
-        now = float(self.last[rule.name]) if unit == "steps" else self.epoch_values[rule.name]
-        value = self.report.valid.get(rule.name, now)
-        if self.best is None or (value < self.best if rule.lower else value > self.best):
+        value = self.publish()[rule.name]
+        if self.best is None or math.isnan(self.best) or (value < self.best if rule.lower else value > self.best):
             self.best, self.waited = value, 0
             return False
         self.waited += 1
-        if self.waited < int(self.state.array(rule.count)):
+        if self.waited < self.patience:
             return False
         self.report.stopped = f"no {'lower' if rule.lower else 'higher'} {rule.name}"
         return True
 
-    def close_epoch(self, count: bool = True) -> None:
+    def close_epoch(self, whole: bool = True) -> None:
         """The epoch's means, what they are on held-out data, and a line of the log."""
-        self.epoch_values = {n: s / self.weight for n, s in self.sums.items()}
-        self.report.epochs += count
-        self.report.costs = {n: self.epoch_values[n] for n in self.reported}
-        self.report.valid = self.validate()
-        self.publish({**self.epoch_values, **self.report.valid})
-        self.sums = dict.fromkeys(self.sums, 0.0)
+        report = self.report
+        report.epochs += whole
+        means = self.means()
+        report.costs = self.costs(means)
+        self.published = -1
+        self.publish()
         self.weight = 0.0
+        for function in self.functions:
+            function.sums = [0.0] * function.first
         if self.log:
-            line: dict[str, Any] = {"epoch": self.report.epochs, "step": self.report.steps, **self.epoch_values}
-            if self.report.valid:
-                line["valid"] = self.report.valid
+            line: dict[str, Any] = {"epoch": report.epochs, "step": report.steps, **means}
+            if report.valid:
+                line["valid"] = report.valid
             self.log.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
             self.log.flush()
 
-    def publish(self, means: Mapping[str, float]) -> None:
-        """The values that clauses see under the names of costs and metrics."""
-        for name, node in self.plan.watched.items():
-            self.state.values[leaf_key(epoch_leaf(name, node))] = np.dtype(node.dtype).type(means[name])
+    def means(self) -> dict[str, float]:
+        """What is watched, as means over the rows of the epoch so far."""
+        return {n: s / self.weight for f in self.functions for n, s in zip(f.watched, f.sums, strict=True)}
 
-    def validate(self) -> dict[str, float]:
-        """Costs and metrics on the `valid` data: the mean over its rows where it is mapped."""
-        plan = self.plan
-        if not plan.valid:
-            return {}
-        nodes = list(plan.watched.values())
-        given: dict[LeafKey, Any] = {}
-        shapes, length = [], 1
-        for feed in plan.valid:
-            array = np.asarray(self.state.array(feed.value))
-            given[rows_key(feed) if feed.mapped else leaf_key(feed.leaf)] = array[()]
-            shapes.append((feed.leaf, array.shape[1:] if feed.mapped else array.shape))
-            length = array.shape[0] if feed.mapped else length
-        if plan.valid[0].mapped:
-            nodes = average(nodes, rows_of(plan.valid), plan.averaged | set(nodes), plan.span)
-        sizes = {**solve_sizes(shapes, self.state.sizes(), plan.span), "rows of a batch": length}
-        values = self.state.compute.values(nodes, sizes, given)
-        return {n: float(v) for n, v in zip(plan.watched, values, strict=True)}
+    def costs(self, means: dict[str, float]) -> dict[str, float]:
+        """Those that the updates minimise or differentiate."""
+        return {n: means[n] for n in self.reported}
+
+    def publish(self) -> dict[str, float]:
+        """The values that clauses see under the names of costs and metrics: the epoch's means (so far, in the middle of
+        one), or those on held-out data."""
+        if self.published != self.report.steps:
+            self.published = self.report.steps
+            self.seen = self.means()
+            if self.held_out is not None:
+                values = self.state.compute.values(self.valid_nodes, self.held_out.sizes, self.held_out.given)
+                self.report.valid = {n: float(v) for n, v in zip(self.plan.watched, values, strict=True)}
+                self.length = 0
+                self.seen = self.report.valid
+            for name, node in self.plan.watched.items():
+                self.state.values[leaf_key(epoch_leaf(name, node))] = np.dtype(node.dtype).type(self.seen[name])
+        return self.seen
 
 
 def _plain(value: Any) -> Any:

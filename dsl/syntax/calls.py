@@ -216,7 +216,7 @@ class Calls(Indexing):
         definition = function.definition
         row = Function(name, tuple(parameter_of(p) for p in definition.parameters), "", "", None)
         given = self.match_arguments(expr, row)
-        if definition in self.active:
+        if any(active is definition for active in self.active):
             raise error("E0505", f"`{name}` calls itself", expr.span, "a recursive call",
                         help="use `fold` or `scan` for loops")
         self.calls += 1

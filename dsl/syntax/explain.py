@@ -32,6 +32,8 @@ class Reader(Protocol):
 
 
 _OPERANDS = frozenset(("WORD", "NUMBER", "STRING"))
+_DTYPES = ("bool", "int", "int32", "int64", "float", "float32", "float64")
+_KINDS = ("scalar", "vector", "matrix", "tensor")
 _CLOSING = frozenset(("NEWLINE", "RPAR", "RSQB", "COLON", "COMMA", "EQUAL", "$END"))
 _SCAN_LIMIT = 10_000                    # tokens looked at beyond the mistake
 
@@ -148,7 +150,7 @@ def _deeper_line(f: _Failure) -> Diagnostic | None:
 
 def _two_statements(f: _Failure) -> Diagnostic | None:
     token = f.token
-    if f.complete and not f.at_start and token.type == "WORD" and token.text in STATEMENT_WORDS and not token.first \
+    if f.complete and f.index > f.start + 1 and token.type == "WORD" and token.text in STATEMENT_WORDS and not token.first \
             and f.following.type in (*_OPERANDS, "LPAR", "ERROR"):
         f.resume = f.index
         return f.say("E0108", "two statements on one line", f.span(token), "a second one begins here",
@@ -187,6 +189,9 @@ def _unknown_statement(f: _Failure) -> Diagnostic | None:
     word = f.first.text
     if word in STATEMENT_WORDS:
         return None
+    if f.token.text in _KINDS:
+        return f.say("E0120", f"there is no dtype `{word}`", f.span(f.first),
+                     help=f"the dtypes are {', '.join(f'`{dtype}`' for dtype in _DTYPES)}")
     near = did_you_mean(word, sorted(STATEMENT_WORDS))
     help = "a statement begins with a keyword such as `let`, `shared`, `model`, `train`, `print`"
     help = f"did you mean `{near}`?" if near else help
@@ -418,6 +423,8 @@ def _side_by_side(f: _Failure) -> Diagnostic | None:
         return None
     if f.previous.type == "NUMBER" and f.token.type == "WORD":
         help: str | None = f"a product needs its sign: `{f.previous.text} * {f.token.text}`"
+    elif f.index > f.start + 2 and f.tokens[f.index - 2].type == "FLOOR":
+        help = "a comment begins with `#`; `//` divides"
     elif f.token.depth:
         help = "an operator or a comma is missing between them"
     else:
@@ -430,6 +437,9 @@ def _kinds(f: _Failure) -> Diagnostic | None:
         dtype = f.previous.text
         return f.say("E0120", f"`{dtype}` is followed by the kind of input",
                      help=f"write `{dtype} scalar x` or `{dtype} vector v[n]`")
+    if f.first.text in _KINDS and f.previous is not None and f.previous.text in _DTYPES and f.token.type == "WORD":
+        return f.say("E0149", "the dtype stands before the kind of input", f.span(f.previous),
+                     help=f"write `{f.previous.text} {f.first.text} {f.token.text}`")
     if f.token.type == "LPAR" and "LSQB" in f.expected and not f.after_operand:
         return f.say("E0149", "sizes stand in square brackets", help="write `vector v[n]`")
     return None

@@ -132,7 +132,8 @@ class Expressions(ABC):
                 help, dims = self._matmul_help(operands, a, b), (a.shape[-1], b.shape[0 if b.rank == 1 else -2])
                 if help.endswith("`") and "write `shared" in help:
                     labels = labels[-1:]
-        message = re.sub(r"(?<!\w)\[\]", "a scalar", fault.message)
+        message = re.sub(r"^shapes (.*) do not agree$", r"cannot combine \1", fault.message)
+        message = re.sub(r"(?<!\w)\[\]", "a scalar", message)
         diagnostic = Diagnostic(FAULT_CODES.get(fault.kind, "E0202"), message, Label(span, fault.detail),
                                 tuple(labels), (), help)
         self.concerning[diagnostic] = dims

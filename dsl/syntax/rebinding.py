@@ -78,8 +78,7 @@ class Rebinding(Commands):
         with self.undone_on_error():
             number = self.minimized
             items = self._dispatch(statement)
-            self.remembered = [r for r in self.remembered
-                               if not (names := {i.id for i in bound_names(r.statement)}) or not names <= bound]
+            self.remembered = [r for r in self.remembered if not self.replaced(r, bound)]
             followers, self.remembered = self.remembered, []
             for one in followers:
                 self.remembered.append(one)
@@ -92,6 +91,12 @@ class Rebinding(Commands):
             if isinstance(statement, FOLLOWING + PASSING):
                 self.remembered.append(Remembered(statement, frozenset(used_names(statement)) - bound, number))
         return items
+
+    def replaced(self, one: Remembered, bound: set[str]) -> bool:
+        """Whether all its names are bound anew, or its updates have made way for others."""
+        if isinstance(one.statement, UPDATES):
+            return not any(u.origin is one.statement for u in self.updates)
+        return {i.id for i in bound_names(one.statement)} <= bound
 
     @abstractmethod
     def begin_statement(self, statement: ast.Statement) -> None:

@@ -164,6 +164,8 @@ class Updates(Data):
         name = call.function.span.text
         symbol = self.scope.get(name) if isinstance(call.function, ast.Name) else None
         value: Value | None = symbol.value if symbol else None
+        if symbol is not None and value is None:
+            raise Skipped
         if symbol is None and isinstance(call.function, ast.Name):
             library = self.library_optimizers()
             if name not in library:

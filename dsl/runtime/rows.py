@@ -1,0 +1,104 @@
+"""The data of a `train`, in the order its steps read it.
+
+In: a training plan and its arrays.  Out: for every step the rows it reads and the sizes they have.  `total` rows are read
+`size` at a time up to row `stop` (short of `total` under `drop_last`), and then again from row 0.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dsl.errors import error
+from dsl.ops import philox
+from dsl.ops.leaves import leaf_name
+from dsl.runtime.compute import LeafKey, solve_sizes
+from dsl.runtime.steps import rows_key
+from dsl.syntax import program
+from dsl.syntax.binding import leaf_key
+
+
+class Rows:
+    """How the rank rule reads the data: `one_by_one` a row a step, `by_row` mapped batches, `whole` all of it a step."""
+
+    def __init__(self, plan: program.Train, arrays: Sequence[Any], size: int, known: Callable[[], Mapping[str, int]]) -> None:
+        mapped = bool(plan.over) and plan.over[0].mapped
+        self.plan, self.known = plan, known
+        self.by_row = mapped and plan.batch is not None
+        self.one_by_one = mapped and plan.batch is None
+        self.whole = not plan.over or (not mapped and plan.batch is None)
+        self.keys = [rows_key(f) if self.by_row else leaf_key(f.leaf) for f in plan.over]
+        self.size = size if self.by_row or not (self.whole or self.one_by_one) else 1
+        if self.size < 1:
+            raise error("E0415", f"a batch size is at least 1, not {self.size}", plan.span)
+        self.hold(arrays)
+        if plan.drop_last and self.size > self.total:
+            raise error("E0420", f"no whole batch: {self.total} rows, batches of {self.size}", plan.span,
+                        help="leave out `drop_last`, or take smaller batches")
+
+    def hold(self, arrays: Sequence[Any]) -> None:
+        """These arrays from now on."""
+        self.arrays = [a[()] for a in arrays] if self.whole else list(arrays)
+        self.total = 1 if self.whole else arrays[0].shape[0] if arrays[0].ndim else 1
+        self.stop = self.total - self.total % self.size if self.plan.drop_last else self.total
+        self.shuffled: tuple[int, Any] | None = None
+        self.sizes_by_length: dict[int, dict[str, int]] = {}
+        if self.total == 0:
+            raise error("E0420", "there are no rows to train on", self.plan.span)
+        for feed, array in zip(self.plan.over, arrays, strict=True):
+            if not self.whole and (not array.ndim or array.shape[0] != self.total):
+                raise error("E0211", f"`{leaf_name(feed.leaf)}` has no {self.total} rows to take batches of", feed.span,
+                            help="with `batch`, every input has one row a sample; use fixed values as `data` directly")
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return -(-self.stop // self.size)
+
+    def batches(self) -> Iterator[tuple[int, int, int]]:
+        """Epoch, first row and the row after the last one of every step, without end."""
+        epoch, stop, size = 0, self.stop, self.size
+        while True:
+            for low in range(0, stop, size):
+                yield epoch, low, min(low + size, stop)
+            epoch += 1
+
+    def read(self, epoch: int, low: int, high: int) -> list[Any]:
+        """What a step reads, in the order of `keys`."""
+        if self.whole:
+            return list(self.arrays)
+        place: Any = low if self.one_by_one else slice(low, high)
+        if self.plan.shuffle_key is not None:
+            place = self.order(epoch)[place]
+        return [array[place] for array in self.arrays]
+
+    def order(self, epoch: int) -> Any:
+        """The shuffled row numbers of an epoch."""
+        if self.shuffled is None or self.shuffled[0] != epoch:
+            assert self.plan.shuffle_key is not None
+            self.shuffled = epoch, philox.shuffle_index(self.plan.shuffle_key, epoch, np.arange(self.total), self.total)
+        return self.shuffled[1]
+
+    def sizes(self, length: int) -> dict[str, int]:
+        """The sizes in a step of this many rows."""
+        if length not in self.sizes_by_length:
+            pairs = [(f.leaf, np.shape(a) if self.whole else a.shape[1:] if f.mapped else (length, *a.shape[1:]))
+                     for f, a in zip(self.plan.over, self.arrays, strict=True)]
+            self.sizes_by_length[length] = {**solve_sizes(pairs, self.known(), self.plan.span), "rows of a batch": length}
+        return self.sizes_by_length[length]
+
+
+class HeldOut:
+    """The `valid` data: bound whole or as one mapped batch of all its rows."""
+
+    def __init__(self, feeds: Sequence[program.Feed], arrays: Sequence[Any], known: Mapping[str, int]) -> None:
+        self.mapped = feeds[0].mapped
+        self.given: dict[LeafKey, Any] = {}
+        pairs, length = [], 1
+        for feed, array in zip(feeds, arrays, strict=True):
+            self.given[rows_key(feed) if feed.mapped else leaf_key(feed.leaf)] = array[()]
+            pairs.append((feed.leaf, array.shape[1:] if feed.mapped else array.shape))
+            length = array.shape[0] if feed.mapped else length
+        if length == 0:
+            raise error("E0420", "there are no rows in `valid`", feeds[0].span)
+        self.sizes = {**solve_sizes(pairs, known, feeds[0].span), "rows of a batch": length}
