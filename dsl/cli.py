@@ -5,6 +5,7 @@ In: arguments.  Out: results on standard output, progress and diagnostics on sta
 """
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -91,6 +92,7 @@ def commands() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The program `lr`."""
+    gc.set_threshold(200_000)               # graphs and trees live long; looking for cycles among them takes a tenth of a check
     commands.main(args=list(arguments) if arguments is not None else None, prog_name="lr")
     raise SystemExit(OK)
 

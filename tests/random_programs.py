@@ -95,7 +95,11 @@ class Generator:
             name = f"y{len(self.lets)}"
             term = self.term("f", self.shape(), 3)
             self.lets.append((name, term))
-        return Program(self.inputs, self.lets, self.term(self.rng.choice("ffffib"), self.shape(), 5), seed)
+        kind, shape = self.rng.choice("ffffib"), self.shape()
+        result = self.term(kind, shape, 5)
+        while result.text.lstrip("-").isdigit():                             # bound to a name, it would be a float
+            result = self.term(kind, shape, 5)
+        return Program(self.inputs, self.lets, result, seed)
 
     def shape(self, rank: int | None = None) -> tuple[str | int, ...]:
         rank = self.rng.choice([0, 1, 1, 2, 2, 3]) if rank is None else rank

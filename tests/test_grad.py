@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables: a case a row)
 """Reverse mode against JAX in double precision and against central differences, to the third order."""
 
 import jax
@@ -141,7 +142,7 @@ def test_shapes(expression):
     m = model(f"tensor x[2, 3, 2]; let y = {expression}; let C = sum(y * y * y); let g = grad(C, x); let H = hess(C, x); let J = jac(y, x); let v = jvp(y, x, x * x)")
     (x,) = arrays((2, 3, 2))
     f = m.function(["x"], ["C", "g", "H", "J", "y", "v"])
-    C, g, H, J, y, v = f(x)
+    _, g, H, J, _, v = f(x)
     np.testing.assert_allclose(g, differences(lambda p: f(p)[0], x), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(H, differences(lambda p: f(p)[1], x), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(J, differences(lambda p: f(p)[4], x), rtol=1e-6, atol=1e-7)
@@ -178,7 +179,7 @@ def test_anonymous_lengths_that_broadcast(a, b):
     m = model("vector x, y; let C = sum(exp(x * y) + where(x > y, x, y * y)); let g = grad(C, x); let h = grad(C, y); let H = hess(C, x); let M = jac(h, x)")
     x, y = arrays(a, b)
     f = m.function(["x", "y"], ["C", "g", "h", "H", "M"])
-    C, g, h, H, M = f(x, y)
+    _, g, h, H, M = f(x, y)
     np.testing.assert_allclose(g, differences(lambda p: f(p, y)[0], x), rtol=1e-6)
     np.testing.assert_allclose(h, differences(lambda p: f(x, p)[0], y), rtol=1e-6)
     np.testing.assert_allclose(H, differences(lambda p: f(p, y)[1], x), rtol=1e-6, atol=1e-7)
@@ -290,7 +291,7 @@ def test_duplicates_of_indices_accumulate():
     (U,) = arrays((4, 2))
     i, j = [1, 1, 3, -1], [1, 0, 3, 3]
     f = m.function(["U", "i", "j"], ["C", "g", "H"])
-    C, g, H = f(U, i, j)
+    _, g, H = f(U, i, j)
     np.testing.assert_allclose(g, differences(lambda p: f(p, i, j)[0], U), rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(H, differences(lambda p: f(p, i, j)[1], U), rtol=1e-6, atol=1e-6)
     assert (g[2] == 0).all()

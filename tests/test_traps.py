@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables: a case a row)
 """Points where systems of this kind have been wrong: value and gradient there, as the language defines them.
 
 A row gives the trap's id, declarations, an expression (`y`), the inputs, the value, and the gradient of `sum(y)` with

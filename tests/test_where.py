@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables: a case a row)
 """What `where` and `if` do not take makes no nan, no infinity and no fault: in the value and in derivatives of any order."""
 
 import numpy as np

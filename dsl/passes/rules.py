@@ -78,7 +78,7 @@ def identity(axes: Any, **_: Any) -> bool:
 
 EXACT = rule_set(
     "EXACT",
-    neg_neg        = lambda x: (-(-x),                     x),
+    neg_neg        = lambda x: (neg(neg(x)),               x),
     times_one      = lambda x: (x * 1,                     x),
     over_one       = lambda x: (x / 1,                     x),
     minus_zero     = lambda x: (x - 0,                     x),

@@ -183,6 +183,8 @@ class Expressions(ABC):
         match value:
             case Node():
                 return value
+            case Group(()):
+                raise error("E0204", "an empty tuple is not a value", expr.span)
             case Group(items):
                 with self.placing(expr.span):
                     return self.placed(stack([self.as_node(i, expr) for i in items], 0, self.precision), expr.span)
