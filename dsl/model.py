@@ -9,7 +9,9 @@ In: a script, arrays.  Out: arrays, and training driven from Python.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from dsl.errors import FileTrouble, LrError, Source, Span, did_you_mean, error
 from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim, Size
 from dsl.ops.leaves import TRAINING, is_leaf, leaf, leaf_name
+from dsl.runtime.arguments import as_array, as_count, as_dtype, as_inputs, as_mapping, as_names, as_text
 from dsl.runtime.compute import solve_sizes
 from dsl.runtime.train import Driver, Report
 from dsl.session import Session
@@ -55,29 +58,29 @@ class Model:
         Returns a `Report` (`.cost` is the last epoch's).  Raises `Diverged`, with the last good state kept."""
         if (epochs is None) == (steps is None):
             raise error("E0902", "`train` takes either `epochs` or `steps`", help="m.train(epochs=100, X=xs)")
-        feeds = {**(data or {}), **inputs}
-        span = self._span(f"m.train({'epochs' if epochs is not None else 'steps'}={epochs if epochs is not None else steps})")
-        elaborator = self.session.elaborator
-        with self._given(feeds, "") as over, self._given(valid or {}, "valid ") as held:
-            ident = [ast.Ident(g, span=span) for g in ([of] if isinstance(of, str) else of or [])]
-            clauses = (ast.Valid(tuple(held), span=span),) if held else ()
-            condition = parse_expression(Source("until", until)) if until is not None else None
-            statement = ast.Train(_number(epochs if epochs is not None else steps, span), "epochs" if epochs is not None else "steps",
-                                  tuple(over), _number(batch, span) if batch is not None else None, drop_last, shuffle, tuple(ident),
-                                  condition, clauses, span=span)
-            (plan,) = self._finished(lambda: elaborator.statement(statement))
-            assert isinstance(plan, program.Train)
-            return self.session.train(plan)
+        unit = "epochs" if epochs is not None else "steps"
+        count = as_count(unit, epochs if epochs is not None else steps)
+        span = self._span(f"m.train({unit}={count})")
+        condition = parse_expression(Source("until", as_text("`until`", until))) if until is not None else None
+        with self._tentative(), self._given(as_inputs(data, inputs), "") as over, self._given(as_mapping("valid", valid), "valid ") as held:
+            statement = ast.Train(
+                ast.Number(count, span=span), unit, tuple(over), ast.Number(as_count("batch", batch), span=span) if batch is not None else None,
+                bool(drop_last), bool(shuffle), tuple(ast.Ident(g, span=span) for g in as_names("`of`", of if of is not None else [])),
+                condition, (ast.Valid(tuple(held), span=span),) if held else (), span=span)
+            return self.session.train(self._plan(statement))
 
     def step(self, *, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> float | dict[str, float] | None:
         """One step of all ungrouped updates on these rows as one batch; returns the cost before it (Theano's function
         with updates): None without a cost, a dict of several."""
-        feeds = {**(data or {}), **inputs}
-        arrays = {name: self._array(name, value) for name, value in feeds.items()}
-        key = tuple((n, a.ndim, a.dtype.kind) for n, a in sorted(arrays.items()))
-        if key not in self._steps:
-            self._steps[key] = _Step(self, arrays)
-        return self._steps[key](arrays)
+        feeds = as_inputs(data, inputs)
+        nodes = {name: self._symbol(name).value for name in feeds}
+        arrays = {name: as_dtype(name, value, node.dtype) if isinstance(node := nodes[name], Node) else as_array(name, value)
+                  for name, value in feeds.items()}
+        key = tuple(sorted((n, a.ndim) for n, a in arrays.items()))
+        with self._tentative():
+            if key not in self._steps:
+                self._steps[key] = _Step(self, arrays)
+            return self._steps[key](arrays)
 
     # ------------------------------------------------------------ values
     def __getitem__(self, name: str) -> np.ndarray:
@@ -98,40 +101,37 @@ class Model:
         if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "shared"):
             raise error("E0408", f"`{name}` is not a shared variable", help="only `shared` variables are set")
         node = symbol.value
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":
-            raise error("E0903", f"`{name}` is {node.type}, not {array.dtype}")
+        array = as_dtype(name, value, node.dtype)
         sizes = solve_sizes([(node, array.shape)], self.session.sizes())
         for size_name in {s.name for d in node.shape for s in d.sizes() if s.value is None}:
             if size_name not in self.session.elaborator.sizes:
                 self.session.elaborator.sizes[size_name] = SizeFact(sizes[size_name], f"m[{name!r}]")
-        if node.dtype.startswith("int") and array.dtype.kind == "f" and not np.all(np.trunc(array) == array):
-            raise error("E0203", f"`{name}` is {node.dtype}: whole numbers only")
         self.session.pending = [s for s in self.session.pending if leaf_key(s.leaf) != leaf_key(node)]
-        self.session.values[leaf_key(node)] = np.array(array, dtype=node.dtype)[()]
+        self.session.values[leaf_key(node)] = np.array(array)[()]
         self.session.allocate()
 
     def __contains__(self, name: object) -> bool:
-        return name in self.session.elaborator.scope
+        return isinstance(name, str) and name in self.session.elaborator.scope
 
     def eval(self, expression: str, *, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> Any:
         """The value of an expression, its inputs bound by their own rank: `m.eval("Y_bar", X=3.0)`."""
-        feeds = {**(data or {}), **inputs}
-        return self.function(list(feeds), expression)(*feeds.values())
+        feeds = as_inputs(data, inputs)
+        return self.function(list(feeds), as_text("an expression", expression))(*feeds.values())
 
     def function(self, inputs: Sequence[str], outputs: str | Sequence[str]) -> Callable[..., Any]:
         """A callable from arrays (in the order of `inputs`) to values of names or expressions.
 
         A string out gives one array, a list a tuple.  Each array binds by its own rank; nothing is compiled again for
         another length."""
-        key = (tuple(inputs), outputs if isinstance(outputs, str) else tuple(outputs), tuple(self.session.elaborator.scope))
+        names, texts = as_names("`inputs`", inputs), as_names("`outputs`", outputs)
+        key = tuple(names), tuple(texts), isinstance(outputs, str), tuple(self.session.elaborator.scope)
         if key not in self._functions:
-            self._functions[key] = _Callable(self, list(inputs), outputs)
+            self._functions[key] = _Callable(self, names, texts, isinstance(outputs, str))
         return self._functions[key]
 
     # ------------------------------------------------------------ helpers
     def _symbol(self, name: str) -> Symbol:
-        symbol = self.session.elaborator.scope.get(name)
+        symbol = self.session.elaborator.scope.get(as_text("a name", name))
         if symbol is None or symbol.value is None:
             near = did_you_mean(name, self.session.elaborator.scope)
             raise error("E0301", f"no name `{name}`", help=f"did you mean `{near}`?" if near else None)
@@ -146,17 +146,27 @@ class Model:
         except LrError as problem:
             raise type(problem)(*(self.session.elaborator.finished(d) for d in problem.diagnostics)) from None
 
-    def _array(self, name: str, value: ArrayLike) -> np.ndarray:
+    def _plan(self, statement: ast.Train) -> program.Train:
+        (plan,) = self._finished(lambda: self.session.elaborator.statement(statement))
+        assert isinstance(plan, program.Train)
+        return plan
+
+    @contextmanager
+    def _tentative(self) -> Iterator[None]:
+        """Sizes that a failed binding would have fixed stay open, unless state was allocated with them."""
+        session, elaborator = self.session, self.session.elaborator
+        sizes, pending, trained = dict(elaborator.sizes), list(session.pending), elaborator.trained
         try:
-            array = np.asarray(value)
-        except (ValueError, TypeError) as problem:
-            raise error("E0903", f"`{name}` is not an array: {problem}") from None
-        if array.dtype.kind not in "biuf":
-            raise error("E0903", f"`{name}` holds {array.dtype}, not numbers")
-        return array
+            yield
+        except LrError:
+            if session.pending == pending:
+                elaborator.sizes.clear()
+                elaborator.sizes.update(sizes)
+                elaborator.trained = trained
+            raise
 
     def _given(self, arrays: Mapping[str, ArrayLike], prefix: str) -> _Given:
-        return _Given(self, {n: self._array(n, v) for n, v in arrays.items()}, prefix)
+        return _Given(self, {n: as_array(n, v) for n, v in arrays.items()}, prefix)
 
 
 class _Given:
@@ -187,21 +197,23 @@ class _Given:
 class _Callable:
     """Inputs to outputs, compiled once a combination of ranks."""
 
-    def __init__(self, model: Model, inputs: list[str], outputs: str | Sequence[str]) -> None:
-        self.model, self.single = model, isinstance(outputs, str)
+    def __init__(self, model: Model, inputs: list[str], outputs: list[str], single: bool) -> None:
+        self.model, self.single = model, single
         elaborator = model.session.elaborator
         self.inputs: list[Node] = []
         for name in inputs:
             symbol = model._symbol(name)
             if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "input", "shared"):
                 raise error("E0412", f"`{name}` is not an input", help="only inputs and shared variables are bound to values")
+            if symbol.value in self.inputs:
+                raise error("E0902", f"`{name}` is among the inputs twice")
             self.inputs.append(symbol.value)
         self.outputs: list[Node] = []
-        for text in [outputs] if isinstance(outputs, str) else outputs:
+        for text in outputs:
             expr = parse_expression(Source("<python>", text))
             elaborator.draws, elaborator.statement_name = 0, text
             try:
-                value: Value = model._finished(lambda e=expr: elaborator.value(e))
+                value: Value = model._finished(partial(elaborator.value, expr))
             except Skipped:
                 raise error("E0301", f"`{text}` uses a name whose statement is in error") from None
             self.outputs.append(elaborator.as_node(value, expr))
@@ -213,12 +225,10 @@ class _Callable:
         session = self.model.session
         given = []
         for node, value in zip(self.inputs, arrays, strict=True):
-            array = self.model._array(leaf_name(node), value)
+            array = as_dtype(leaf_name(node), value, node.dtype)
             if array.ndim not in (node.rank, node.rank + 1):
                 raise error("E0210", f"`{leaf_name(node)}` has {node.rank} axes; the array given has {array.ndim}", help="give as many axes, or one more to take it row by row")
-            if node.dtype.startswith("int") and array.dtype.kind == "f" and not np.all(np.trunc(array) == array):
-                raise error("E0203", f"`{leaf_name(node)}` is an integer input; the array given holds other numbers")
-            given.append(np.asarray(array, dtype=node.dtype, order="C")[()])
+            given.append(array[()])
         flags = tuple(np.ndim(a) > n.rank for a, n in zip(given, self.inputs, strict=True))
         if flags not in self.plans:
             self.plans[flags] = self._plan(flags)
@@ -274,17 +284,16 @@ class _Step:
         rows = max((a.shape[0] for a in arrays.values() if a.ndim), default=1)
         with model._given(arrays, "") as over:
             mapped = any(isinstance(s := elaborator.scope.get(n), Symbol) and isinstance(s.value, Node) and a.ndim == s.value.rank + 1 for n, a in arrays.items())
-            batch = _number(max(rows, 1), span) if mapped else None
-            statement = ast.Train(_number(1, span), "steps", tuple(over), batch, False, False, (), None, (), span=span)
-            (plan,) = model._finished(lambda: elaborator.statement(statement))
-        assert isinstance(plan, program.Train)
+            batch = ast.Number(max(rows, 1), span=span) if mapped else None
+            statement = ast.Train(ast.Number(1, span=span), "steps", tuple(over), batch, False, False, (), None, (), span=span)
+            plan = model._plan(statement)
         elaborator.trained -= 1
         self.plan, self.driver = plan, Driver(model.session, plan)
         self.driver.prepare()
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> float | dict[str, float] | None:
         driver, session = self.driver, self.model.session
-        given = [np.asarray(arrays[leaf_name(f.leaf)], dtype=f.leaf.dtype, order="C") for f in self.plan.over]
+        given = [arrays[leaf_name(f.leaf)] for f in self.plan.over]
         lengths = {a.shape[0] for a, f in zip(given, self.plan.over, strict=True) if f.mapped}
         if len(lengths) > 1:
             raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step", help="all rows of a step go together")
@@ -295,11 +304,6 @@ class _Step:
         session.steps_before += 1
         costs = {n: float(v) for f in driver.functions for n, v in zip(f.watched, f.results) if n in driver.reported}
         return None if not costs else next(iter(costs.values())) if len(costs) == 1 else costs
-
-
-def _number(value: int | None, span: Span) -> ast.Number:
-    assert value is not None
-    return ast.Number(int(value), span=span)
 
 
 # ---------------------------------------------------------------- entry points
@@ -317,9 +321,12 @@ def compile(text: str, device: str | None = None, precision: str | None = None, 
         raise error("E0902", f"no precision {precision!r}", help="`float32` or `float64`")
     if device not in (None, "auto", "cpu", "cuda", "numpy"):
         raise error("E0902", f"no device {device!r}", help="`auto`, `cpu`, `cuda` or `numpy`")
+    if seed is not None:
+        seed = as_count("seed", seed)
     source = Source(str(path) if path is not None else "<string>", text, str(path) if path is not None else None)
     base = Path(path).parent if path is not None else Path()
-    session = Session(precision=precision, seed=seed, device=device, overrides=set, data=data, base=base,
+    arrays = {name: as_array(name, value) for name, value in as_mapping("data", data).items()}
+    session = Session(precision=precision, seed=seed, device=device, overrides=as_mapping("set", set), data=arrays, base=base,
                       out=Path(out) if out is not None else None, stdout=stdout, stderr=stderr, quiet=quiet)
     session.load(source)
     return Model(session, source)

@@ -48,6 +48,7 @@ class Session:
                  out: Path | None = None, evaluate: bool = True, stdout: IO[str] | None = None, stderr: IO[str] | None = None,
                  interactive: bool = False, quiet: bool = False) -> None:
         self.given_data = {k: np.asarray(v) for k, v in (data or {}).items()}
+        self.used_data: set[str] = set()
         self.base, self.out = base or Path(), out or Path()
         self.evaluating, self.quiet = evaluate, quiet
         self._stdout, self._stderr = stdout, stderr
@@ -93,6 +94,11 @@ class Session:
 
     def _check_given(self, failed: Sequence[Diagnostic]) -> None:
         unused = set(self.elaborator.overrides) - self.elaborator.used_overrides
+        absent = set(self.given_data) - self.used_data
+        if absent and not failed:
+            name = min(absent)
+            near = did_you_mean(name, self.elaborator.scope)
+            raise error("E0901", f"the script has no `data {name}`", help=f"did you mean `{near}`?" if near else None)
         if unused and not failed:
             name = min(unused)
             near = did_you_mean(name, self.elaborator.scope)
@@ -112,6 +118,7 @@ class Session:
         self.values[leaf_key(leaf)] = value
 
     def given(self, name: str) -> Any | None:
+        self.used_data.add(name)
         return self.given_data.get(name)
 
     def load_path(self, path: str) -> Path:

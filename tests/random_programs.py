@@ -7,6 +7,7 @@ text in the language and as closures over NumPy.  `check` evaluates the text and
 where the program is smooth it compares the gradient of its sum with central differences along a random direction.
 Another backend is checked by giving `check` another `evaluate`.
 """
+# ruff: noqa: E501  (tables: one case a line)
 from __future__ import annotations
 
 import argparse

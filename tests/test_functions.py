@@ -3,6 +3,7 @@
 A case is a call and what it should give; it is run with the arrays as data (sizes are numbers) and as inputs (sizes are
 symbols), in float64 and in float32.  `test_every_function_is_called` fails for a function without a case.
 """
+# ruff: noqa: E501  (tables: one case a line)
 from __future__ import annotations
 
 import re

@@ -77,8 +77,8 @@ AGAINST_JAX = [
 def test_three_orders(declared, expression, x, function):
     m = model(f"{declared}; let C = {expression}; let g = grad(C, x); let H = hess(C, x); let d = sum(H * (H + x)); let t = grad(d, x)")
     C, g, H, t = m.function(["x"], ["C", "g", "H", "t"])(x)
-    along = jax.jvp(jax.value_and_grad(function), [jnp.array(x)], [jnp.sin(jnp.array(x))])     # forward over reverse
-    (value, gradient), (_, product) = along
+    forward_over_reverse = jax.jit(lambda p: jax.jvp(jax.value_and_grad(function), [p], [jnp.sin(p)]))
+    (value, gradient), (_, product) = forward_over_reverse(jnp.array(x))
     np.testing.assert_allclose(C, value, rtol=1e-12)
     np.testing.assert_allclose(g, gradient, rtol=1e-10, atol=1e-11)
     np.testing.assert_allclose(np.tensordot(H, np.sin(x), np.ndim(x)), product, rtol=1e-9, atol=1e-9)

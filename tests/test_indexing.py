@@ -1,4 +1,5 @@
 """Indexing is NumPy's: slices, new axes, integers, gathers, all mixed; on lengths that are numbers, names or unnamed."""
+# ruff: noqa: E501  (tables: one case a line)
 from __future__ import annotations
 
 import zlib
@@ -60,7 +61,7 @@ def test_every_slice_of_every_length(script):
     models = {}
     for length in (0, 1, 2, 5):
         x = np.arange(2.0 * length).reshape(length, 2, 1)
-        for part in SLICES[::2]:
+        for part in SLICES[length % 2::3]:
             if "data" in script:
                 if length not in models:
                     models[length] = dsl.compile("data T = 0", data={"T": x})
@@ -129,7 +130,7 @@ def indices(draw):
 
 
 @given(indices())
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_any_index(text):
     try:
         wanted = np.asarray(numpy_value(text.replace("U[:, :1]", "(U[:, :1])")))

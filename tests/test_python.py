@@ -82,7 +82,7 @@ def test_missing_files(tmp_path):
 
 
 def test_error_attributes():
-    found = fault(lambda: dsl.compile("let a = 1\nlet b = aa + 1", path="some.lr"), "E0301")
+    found = fault(lambda: dsl.compile("let alpha = 1\nlet b = alpa + 1", path="some.lr"), "E0301")
     assert (found.file, found.line, found.column) == ("some.lr", 2, 9)
     assert "did you mean" in (found.hint or "") or found.diagnostic.labels
     assert "some.lr:2:9" in str(found) and found.diagnostics == (found.diagnostic,)

@@ -1,4 +1,5 @@
 """Sizes and shapes: `Dim` against plain integers, `decide`, broadcasting, and what is left to be checked at run time."""
+# ruff: noqa: E501  (tables: one case a line)
 from __future__ import annotations
 
 import numpy as np

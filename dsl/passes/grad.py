@@ -229,7 +229,7 @@ def live_masks(mask: Node | None, node: Node) -> list[Node | None]:
 def looked_up(node: Node, mask: Node) -> Node:
     """Which places of the index arrays of a `gather` are in use, given which of its elements are."""
     trailing = tuple(range(max(index.rank for index in node.args[1:]) - node.rank, 0))
-    return any_(mask, axes=trailing, keepdims=False) if trailing else mask          # type: ignore[no-any-return]
+    return any_(mask, axes=trailing, keepdims=False) if trailing else mask
 
 
 def skipping(node: Node, args: Sequence[Node], mask: Node) -> list[Node]:

@@ -27,7 +27,7 @@ from dsl.ops.table import cast
 from dsl.passes.batch import lift, with_axis
 from dsl.syntax import ast
 from dsl.syntax.calls import Calls
-from dsl.syntax.expressions import kind_words, type_words
+from dsl.syntax.faults import kind_words, type_words
 from dsl.syntax.program import Feed
 from dsl.syntax.values import (
     Group,
@@ -255,7 +255,6 @@ class Binder(Calls):
                      labels=[Label(first.span, f"bound {word(first)}")],
                      help="give every input one axis more than it declares (row by row), or every input its own (whole); "
                      "fixed values are used as `data`, without binding")
-
 
 
 def solve_linear(dim: Dim, name: str, total: int) -> int | None:

@@ -21,7 +21,8 @@ from dsl.ops.functions import FUNCTIONS, LATER, Function, Parameter, as_dim
 from dsl.ops.scalar import alias
 from dsl.ops.table import constant
 from dsl.syntax import ast
-from dsl.syntax.expressions import counted, kind_words, listing, literal_int, nearest, not_built
+from dsl.syntax.expressions import literal_int
+from dsl.syntax.faults import counted, kind_words, listing, nearest, not_built
 from dsl.syntax.indexing import Indexing
 from dsl.syntax.values import (
     Group,

@@ -14,7 +14,8 @@ from dsl.ir.types import (
 )
 from dsl.ops.leaves import is_leaf, leaf_name
 from dsl.syntax import ast, program
-from dsl.syntax.expressions import counted, literal_int, not_built
+from dsl.syntax.expressions import literal_int
+from dsl.syntax.faults import counted, not_built
 from dsl.syntax.names import bound_names
 from dsl.syntax.training import Training
 from dsl.syntax.values import (

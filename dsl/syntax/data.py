@@ -21,7 +21,7 @@ from dsl.ops.leaves import is_leaf, leaf, leaf_name
 from dsl.ops.shape import gather
 from dsl.syntax import ast
 from dsl.syntax.binding import Binder
-from dsl.syntax.expressions import CONSTANTS
+from dsl.syntax.faults import CONSTANTS
 from dsl.syntax.values import (
     Group,
     Host,

@@ -6,43 +6,36 @@ the span it was written at, and a type that does not fit is a diagnostic that sh
 """
 from __future__ import annotations
 
-import math
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import SequenceMatcher
 from typing import Any
 
-from dsl.errors import Diagnostic, Label, LrError, Span, did_you_mean, error
-from dsl.ir.node import TABLE, Node, Op, Origins
+from dsl.errors import Span, did_you_mean, error
+from dsl.ir.node import TABLE, Node, Op
 from dsl.ir.types import (
     ArrayType,
     Dim,
-    DType,
     Shape,
     Size,
     TypeFault,
-    decide,
-    is_float,
     is_int,
     shape_text,
 )
 from dsl.ops import philox
 from dsl.ops.functions import FUNCTIONS, literal_value, stack
-from dsl.ops.leaves import TRAINING, is_leaf, leaf, leaf_name
+from dsl.ops.leaves import TRAINING, is_leaf, leaf
 from dsl.ops.linalg import matmul
 from dsl.ops.scalar import alias
 from dsl.ops.shape import transpose
 from dsl.ops.table import cast, constant
 from dsl.syntax import ast
+from dsl.syntax.faults import CONSTANTS, Faults, counted, different, kind_words, listing, not_built
 from dsl.syntax.values import (
     Group,
-    Host,
     Module,
     OptimizerRule,
     Scope,
-    SizeFact,
     Skipped,
     Symbol,
     Table,
@@ -51,50 +44,13 @@ from dsl.syntax.values import (
     Value,
 )
 
-PREFIXES = ("np", "numpy", "T", "tt", "theano", "torch", "jnp", "tf", "math", "pt", "pm", "nn", "F")
-ELSEWHERE = {"None": "there is no `None` but in an index, `x[:, None]`; leave the argument out",
-             "True": "write `true`", "False": "write `false`", "self": "there are no objects",
-             **{p: f"functions stand without a prefix: `exp(x)`, not `{p}.exp(x)`" for p in PREFIXES}}
-"""What to write for names of other languages."""
-CONSTANTS = {"pi": math.pi, "inf": math.inf, "nan": math.nan}
 BINARY: dict[str, Op] = {op.symbol[0]: op for op in TABLE.values() if op.symbol and len(op.operands) == 2}
-FAULT_CODES = {"matmul": "E0201", "shape": "E0202", "dtype": "E0203", "rank": "E0204", "axis": "E0205",
-               "empty": "E0206",
-               "size": "E0208"}
+HEAVIEST = 100
+"""The longest formula of a length: lengths multiplied over and over would double it each time."""
 
 
-def not_built(span: Span, what: str) -> LrError:
-    return error("E0801", f"{what}: not in this version", span, "not in this version",
-                 help="the language has it; this version of lr does not run it yet")
-
-class Expressions(ABC):
-    """The state an expression needs: the names in scope, the precision, the place of the next random draw."""
-
-    precision: DType = "float64"
-    seed: int = 0
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.scope: Scope = Scope({})
-        self.origins = Origins()
-        self.sizes: dict[str, SizeFact] = {}
-        self.concerning: dict[Diagnostic, tuple[Dim, ...]] = {}
-        self.in_epoch = False
-        self.watched: dict[str, Node] = {}
-        self.in_data = False
-        self.statement_name = ""
-        self.call_path: tuple[str | int, ...] = ()
-        self.draws = 0
-        self.declared_shape: Shape | None = None
-        self.active: list[ast.Def] = []
-        self.calls = 0
-        self.unparsed: set[str] = set()
-        """Names of statements that could not be parsed: what is not known of them is not reported."""
-        self.later: dict[str, Span] = {}
-        """Names that the script binds, with the place."""
-        self.starts: dict[str, str] = {}
-        """What shared variables start from, as written."""
-        self.generation = 0
+class Expressions(Faults, ABC):
+    """Values of expressions, and the nodes they are made of."""
 
     # ------------------------------------------------------------ the context of built-in functions
     def draw_key(self) -> int:
@@ -108,55 +64,6 @@ class Expressions(ABC):
         return TRAINING
 
     # ------------------------------------------------------------ making nodes
-    @contextmanager
-    def placing(self, span: Span, operands: Sequence[ast.Expr] = (), values: Sequence[Value] = ()) -> Iterator[None]:
-        """A `TypeFault` inside becomes a diagnostic at `span`, with what each operand is."""
-        try:
-            yield
-        except TypeFault as fault:
-            raise self.type_error(fault, getattr(fault, "span", None) or span, operands, values) from None
-
-    def type_error(self, fault: TypeFault, span: Span, operands: Sequence[ast.Expr] = (),
-                   values: Sequence[Value] = ()) -> LrError:
-        labels = []
-        for expr, value in zip(operands, values, strict=False):
-            if isinstance(expr, ast.Name) and isinstance(value, Node):
-                symbol = self.scope.get(expr.id)
-                if symbol and symbol.span and symbol.kind != "dim":
-                    label = Label(symbol.span, f"{expr.id} is {type_words(value.type)}")
-                    labels += [label] if label not in labels else []
-        help, dims = fault.help, fault.dims
-        if fault.kind == "matmul" and len(values) == 2:
-            a, b = values
-            if isinstance(a, Node) and isinstance(b, Node):
-                help, dims = self._matmul_help(operands, a, b), (a.shape[-1], b.shape[0 if b.rank == 1 else -2])
-                if help.endswith("`") and "write `shared" in help:
-                    labels = labels[-1:]
-        message = re.sub(r"^shapes (.*) do not agree$", r"cannot combine \1", fault.message)
-        message = re.sub(r"(?<!\w)\[\]", "a scalar", message)
-        diagnostic = Diagnostic(FAULT_CODES.get(fault.kind, "E0202"), message, Label(span, fault.detail),
-                                tuple(labels), (), help)
-        self.concerning[diagnostic] = dims
-        return LrError(diagnostic)
-
-    def _matmul_help(self, operands: Sequence[ast.Expr], a: Node, b: Node) -> str:
-        left, right = (o.span.text if o.span.end - o.span.start < 30 else side
-                       for o, side in zip(operands, ("the left side", "the right side"), strict=True))
-        inner = b.shape[0 if b.rank == 1 else -2]
-        text = f"the last axis of {left} must equal the {'last but one' if b.rank > 2 else 'first'} axis of {right}"
-        if a.rank == 2 and b.rank == 2 and a.shape[-1] == b.shape[-1]:
-            return f"{text}; write `{left} @ {grouped(operands[1])}.T`"
-        if a.rank == 2 and a.shape[0] == inner:
-            return f"{text}; write `{grouped(operands[0])}.T @ {right}`"
-        if is_leaf(b, "shared") and isinstance(operands[1], ast.Name):
-            return f"{text}; write `{self.redeclared(b, (a.shape[-1], *b.shape[1:]))}`"
-        return text
-
-    def redeclared(self, variable: Node, shape: Shape) -> str:
-        """A declaration of a shared variable with another shape."""
-        name = leaf_name(variable)
-        start = self.starts.get(name, "…")
-        return f"shared {name}{shape_text(shape)} = {start if len(start) <= 20 else '…'}"
 
     def build(self, op: Op | Callable[..., Any], expr: ast.Expr, operands: Sequence[ast.Expr],
               values: Sequence[Any]) -> Node:
@@ -166,6 +73,9 @@ class Expressions(ABC):
 
     def placed(self, node: Node, span: Span) -> Node:
         """Records where a node was written, and everything new below it."""
+        if any(weight(d) > HEAVIEST for d in node.shape):
+            raise error("E0208", "a length of this is too long a formula", span,
+                        help="name the length: `dim m = …`, and declare an input or a shared variable with it")
         stack_ = [node]
         while stack_:
             current = stack_.pop()
@@ -278,31 +188,6 @@ class Expressions(ABC):
         self.watched[symbol.name] = symbol.value
         return epoch_leaf(symbol.name, symbol.value)
 
-    def check_unparsed(self, name: str) -> None:
-        if name in self.unparsed:
-            raise Skipped
-
-    def unknown(self, name: str, span: Span) -> LrError:
-        self.check_unparsed(name)
-        if name in FUNCTIONS:
-            return error("E0302", f"`{name}` is a function", span, help=f"call it: `{FUNCTIONS[name].signature}`")
-        if name in self.later:
-            return self.bound_later(name, span)
-        near = nearest(name, [*self.scope, *CONSTANTS]) or nearest(name, FUNCTIONS, 0.8)
-        labels = [Label(s.span, "this one?")] if near and (s := self.scope.get(near)) and s.span else []
-        if name in ELSEWHERE:
-            help = ELSEWHERE[name]
-        elif near:
-            help = f"did you mean `{near}`?"
-        else:
-            help = "bind it first: an input (`scalar`, `vector`, `matrix`), `data`, `shared` or `let`"
-        return error("E0301", f"no name `{name}`", span, "not bound before this line", labels=labels, help=help)
-
-    def bound_later(self, name: str, span: Span) -> LrError:
-        return error("E0301", f"`{name}` is used before it is bound", span, "not bound before this line",
-                     labels=[Label(self.later[name], "bound here")],
-                     help="a name is bound above its use: move that line up")
-
     @contextmanager
     def inside(self, scope: Scope) -> Iterator[None]:
         before, self.scope = self.scope, scope
@@ -368,28 +253,6 @@ class Expressions(ABC):
             except TypeFault as fault:
                 raise self._operator_fault(fault, expr, a, b) from None
 
-    def _operator_fault(self, fault: TypeFault, expr: ast.Binary, a: Node, b: Node) -> TypeFault:
-        if fault.kind != "shape":
-            return fault
-        fault.message = f"`{expr.op}` cannot combine {shape_text(a.shape)} and {shape_text(b.shape)}"
-        fault.detail = f"{shape_text(a.shape)} {expr.op} {shape_text(b.shape)}"
-        if fault.help is None:
-            fault.help = self._broadcast_help(expr, a, b)
-        return fault
-
-    def _broadcast_help(self, expr: ast.Binary, a: Node, b: Node) -> str | None:
-        (small, text), (large, _) = sorted([(a, expr.left.span.text), (b, expr.right.span.text)],
-                                           key=lambda p: p[0].rank)
-        if is_leaf(small, "shared") and small.rank == 1 and large.rank > 1:
-            return f"axes are matched from the right; write `{self.redeclared(small, large.shape[-1:])}`"
-        if small.rank == 1 and large.rank == 2 and small.shape[0] == large.shape[0]:
-            return f"axes are matched from the right; write `{text}[:, None]` to go down the rows"
-        if small.rank == large.rank == 2 and small.shape == large.shape[::-1]:
-            return f"did you mean `{text}.T`?"
-        if small.rank == large.rank == 1 and all(d.bare and d.bare.named for d in (small.shape[0], large.shape[0])):
-            return "two different dims never match; declare both arrays with one dim if they always have the same length"
-        return None
-
     def conditional(self, expr: ast.Expr, condition: ast.Expr, yes: ast.Expr, no: ast.Expr) -> Node:
         values = [self.node(condition), self.node(yes), self.node(no)]
         if values[0].dtype != "bool":
@@ -441,45 +304,6 @@ class Expressions(ABC):
 
 
 # ---------------------------------------------------------------- helpers
-def nearest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The candidate a typing error away; a short word is taken for another one of its length only."""
-    near = did_you_mean(word, candidates)
-    if near is None or near.lower() == word.lower():
-        return near
-    if len(word) > 3:
-        return near if SequenceMatcher(None, word, near).ratio() >= cutoff else None
-    return near if len(word) > 1 and len(near) == len(word) and near[0] == word[0] and cutoff < 0.8 else None
-
-
-def kind_words(kind: str) -> str:
-    """What a bound name is, with its article."""
-    return {"input": "an input", "data": "data", "shared": "a shared variable", "def": "a function",
-            "module": "an imported script", "metric": "a metric", "cost": "a cost"}.get(kind, f"a `{kind}`")
-
-
-def different(a: Dim, b: Dim) -> bool:
-    return decide(a, b) is False
-
-
-def grouped(expr: ast.Expr) -> str:
-    """The text of an expression, in parentheses where an attribute would not take all of it."""
-    text = expr.span.text
-    return text if isinstance(expr, ast.Name | ast.Call | ast.Attribute | ast.Index) else f"({text})"
-
-
-def listing(names: Any) -> str:
-    items = [f"`{n}`" for n in names]
-    if len(items) > 8:
-        items = [*items[:6], "…", items[-1]]
-    return ", ".join(items)
-
-def counted(n: int, noun: str) -> str:
-    plural = {"index": "indices", "axis": "axes"}.get(noun, f"{noun}s")
-    return f"{n} {noun if n == 1 else plural}"
-
-def type_words(type: ArrayType) -> str:
-    words = shape_text(type.shape) if type.rank else "a scalar"
-    return words if is_float(type.dtype) else f"{words} of {type.dtype}"
 
 
 def epoch_leaf(name: str, node: Node) -> Node:
@@ -494,3 +318,9 @@ def literal_int(item: ast.Syntax) -> int | None:
             return -value
         case _:
             return None
+
+
+def weight(length: Dim) -> int:
+    """How long the formula of a length is."""
+    return sum(1 + sum(1 if isinstance(atom, Size) else 1 + weight(atom.left) + weight(atom.right) for atom in monomial)
+               for monomial, _ in length.terms)

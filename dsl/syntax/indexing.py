@@ -17,7 +17,8 @@ from dsl.ir.types import (
 from dsl.ops.functions import as_dim, literal_value, stack
 from dsl.ops.shape import compress, gather, reshape, resolve_slice, slice_op, transpose
 from dsl.syntax import ast
-from dsl.syntax.expressions import Expressions, counted, listing, literal_int
+from dsl.syntax.expressions import Expressions, literal_int
+from dsl.syntax.faults import counted, listing
 from dsl.syntax.values import (
     Group,
     Table,

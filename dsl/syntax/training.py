@@ -19,7 +19,7 @@ from dsl.ops.scalar import alias
 from dsl.ops.table import cast
 from dsl.syntax import ast, program
 from dsl.syntax.binding import leaf_key
-from dsl.syntax.expressions import kind_words, not_built
+from dsl.syntax.faults import kind_words, not_built
 from dsl.syntax.updates import Updates
 from dsl.syntax.values import (
     Skipped,

@@ -25,8 +25,8 @@ from dsl.ops.table import cast, constant
 from dsl.syntax import ast, program
 from dsl.syntax.binding import leaf_key
 from dsl.syntax.calls import parameter_of
-from dsl.syntax.data import Data
-from dsl.syntax.expressions import kind_words
+from dsl.syntax.declarations import Declarations
+from dsl.syntax.faults import kind_words
 from dsl.syntax.values import (
     Host,
     OptimizerRule,
@@ -39,7 +39,7 @@ from dsl.syntax.values import (
 UPDATES = (ast.Update, ast.Minimize, ast.Step)
 
 
-class Updates(Data):
+class Updates(Declarations):
     def __init__(self, host: Host, rebind: bool) -> None:
         super().__init__(host, rebind)
         self.updates: list[program.UpdateRule] = []
@@ -158,6 +158,7 @@ class Updates(Data):
                         "not reached",
                         labels=[Label(value.span, f"this never uses `{variable.id}`")],
                         help="use it in the cost, or leave it out of `wrt`")
+
     # ------------------------------------------------------------ optimisers
     def optimizer(self, expr: ast.Expr) -> tuple[OptimizerRule, ast.Call]:
         call = expr if isinstance(expr, ast.Call) else ast.Call(expr, (), span=expr.span)

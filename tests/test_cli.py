@@ -1,0 +1,351 @@
+"""The command line: exit codes, streams, options, and no traceback whatever is typed."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import dsl
+from dsl.cli import commands
+
+GOOD = "shared w = 0.0\ncost C = sqr(w - 3)\nminimize C wrt w using sgd(rate = 0.25)\ntrain 5 epochs\nprint w  #> 2.90625\n"
+
+
+@pytest.fixture
+def lr(tmp_path, monkeypatch):
+    """Runs the program in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, input=None):
+        done = CliRunner().invoke(commands, [str(a) for a in arguments], input=input, prog_name="lr")
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        assert "Traceback" not in done.output
+        return done
+
+    return call
+
+
+def process(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "dsl", *map(str, arguments)], capture_output=True, text=True, timeout=120, **options)
+
+
+# ---------------------------------------------------------------- run
+def test_run_file(lr, tmp_path):
+    (tmp_path / "a.lr").write_text(GOOD)
+    done = lr("run", "a.lr")
+    assert (done.exit_code, done.stdout) == (0, "2.90625\n")
+    assert done.stderr.startswith("trained 5 epochs, 5 steps in ") and done.stderr.count("\n") == 1
+
+
+def test_run_from_standard_input_and_code(lr):
+    assert lr("run", "-", input="print 1 + 1").stdout == "2\n"
+    assert lr("run", "-e", "print 1 + 1; print 3").stdout == "2\n3\n"
+    assert lr("run", "-e", "").exit_code == 0
+
+
+def test_run_quiet(lr):
+    assert lr("run", "-q", "-e", GOOD).stderr == ""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [
+    (["run"], 2), (["run", "none.lr"], 2), (["run", "."], 2), (["run", "-e", "print 1", "a.lr"], 2), (["run", "-e"], 2),
+    (["run", "-e", "print x"], 1), (["run", "-e", "assert 1 > 2"], 1), (["run", "-e", "data t = csv(\"none.csv\")"], 2),
+    (["run", "-e", "shared w = 1.0; update w <- log(-w); train 3 steps"], 3), (["run", "-e", "print 1 // 0"], 1),
+    (["run", "-e", "print [1, 2][5]"], 1), (["run", "--seed", "-1", "-e", "print 1"], 2), (["run", "--seed", "x", "-e", "print 1"], 2),
+    (["run", "--seed", "9" * 40, "-e", "print normal(2)"], None), (["run", "--precision", "float16", "-e", "print 1"], 2),
+    (["run", "--device", "tpu", "-e", "print 1"], 2), (["run", "--device", "cuda", "-e", "print 1"], 1),
+    (["run", "--device", "cpu", "-e", "print 1"], 0), (["run", "--device", "numpy", "-e", "print 1"], 0), (["run", "--unknown", "-e", "print 1"], 2),
+    (["run", "-e", "train 99999999999999999999999 epochs"], 1), (["run", "-e", "let a = 10 ** 400"], None),
+    (["run", "-e", "data z = zeros(10 ** 15)\nprint sum(z)"], 1), (["run", "-e", "print zeros(99999999999999999999)"], 1)])
+def test_exit_codes(lr, arguments, code):
+    done = lr(*arguments)
+    assert done.exit_code != 101, done.stderr
+    assert code is None or done.exit_code == code, done.output
+    if done.exit_code:
+        assert done.stdout == "" and done.stderr
+
+
+@pytest.mark.parametrize(("given", "out"), [(["--set", "a=5"], "5.0\n"), (["--set", "a = 5"], "5.0\n"), (["--set", "a=-1e-3"], "-0.001\n"),
+                                            (["--set", "a=1", "--set", "a=2"], "2.0\n"), ([], "1.0\n")])
+def test_set(lr, given, out):
+    assert lr("run", *given, "-e", "let a = 1\nprint a").stdout == out
+
+
+@pytest.mark.parametrize("given", ["a", "=5", "a=", "b=1", "a=x y", "a=1;print 2", "a=[1", "a=\x00", "é=1", "a=b", "a==1", "w=2"])
+def test_wrong_set(lr, given):
+    done = lr("run", "--set", given, "-e", "let a = 1\nshared w = 1.0\nprint a")
+    assert done.exit_code in (1, 2) and done.stdout == "" and done.stderr
+
+
+def test_wrong_set_says_what_is_meant(lr):
+    assert "`rate`" in lr("run", "--set", "rat=1", "-e", "let rate = 1\nprint rate").stderr
+
+
+def test_header_overrides(lr):
+    text = "precision float64; seed 4\nprint uniform()"
+    assert lr("run", "-e", text).stdout == lr("run", "--seed", "4", "-e", "print uniform()").stdout != lr("run", "--seed", "5", "-e", text).stdout
+    assert lr("run", "--precision", "float32", "-e", "print 1 / 3").stdout == "0.33333334\n"
+
+
+def test_out(lr, tmp_path):
+    assert lr("run", "--out", "deep/er", "-e", "save [1, 2] to \"v.csv\"").exit_code == 0
+    assert (tmp_path / "deep/er/v.csv").read_text() == "v\n1\n2\n" or (tmp_path / "deep/er/v.csv").exists()
+    (tmp_path / "file").write_text("")
+    done = lr("run", "--out", "file", "-e", "let v = [1, 2]\nsave v to \"v.csv\"")
+    assert done.exit_code == 2 and "cannot write" in done.stderr
+
+
+def test_reads_are_relative_to_the_script(lr, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/n.csv").write_text("v\n1\n")
+    (tmp_path / "sub/a.lr").write_text("data t = csv(\"n.csv\")\nprint t.v")
+    assert lr("run", "sub/a.lr").stdout == "[1]\n"
+
+
+def test_files_that_are_no_scripts(lr, tmp_path):
+    (tmp_path / "latin.lr").write_bytes(b"# caf\xe9\nprint 1")
+    (tmp_path / "zero.lr").write_bytes(b"print 1\x00\n")
+    (tmp_path / "empty.lr").write_bytes(b"")
+    (tmp_path / "bom.lr").write_bytes("﻿print 1".encode())
+    (tmp_path / "crlf.lr").write_bytes(b"print 1\r\nprint 2\r\n")
+    (tmp_path / "binary.lr").write_bytes(bytes(range(256)))
+    codes = {name: lr("run", f"{name}.lr").exit_code for name in ("latin", "zero", "empty", "bom", "crlf", "binary")}
+    assert codes == {"latin": 2, "zero": 1, "empty": 0, "bom": 0, "crlf": 0, "binary": 2}
+    assert lr("check", "latin.lr").exit_code == 2 and lr("show", "latin.lr").exit_code == 2
+    assert lr("run", "-", input=b"\xff\xfe").exit_code == 2
+
+
+def test_unreadable_file(lr, tmp_path, monkeypatch):
+    from pathlib import Path
+    (tmp_path / "a.lr").write_text("print 1")
+    monkeypatch.setattr(Path, "read_text", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    done = lr("run", "a.lr")
+    assert done.exit_code == 2 and "Permission denied" in done.stderr or "permission" in done.stderr
+
+
+def test_streams_are_apart(tmp_path):
+    done = process("run", "-e", GOOD + "print undefined")
+    assert done.returncode == 1 and done.stdout == "" and "error[E0301]" in done.stderr
+    done = process("run", "-e", GOOD + "assert w < 0, \"negative\"", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == "2.90625\n" and "negative" in done.stderr
+
+
+def test_internal_errors(lr, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a defect")
+    monkeypatch.setattr(dsl.Session, "run", broken)
+    done = lr("run", "-e", "print 1")
+    assert done.exit_code == 101 and "error[E0999]" in done.stderr and "a defect" in done.stderr
+
+
+def test_deep_nesting_is_no_internal_error(lr):
+    for text in ("print " + "(" * 3000 + "1" + ")" * 3000, "print " + "-" * 3000 + "1", "print " + "1 + " * 3000 + "1", "print " + "[" * 3000 + "]" * 3000):
+        assert lr("run", "-e", text).exit_code in (0, 1)
+
+
+def test_broken_pipe():
+    done = subprocess.run(f"{sys.executable} -m dsl run -e 'print arange(1000000) * 1.5; print 1; print zeros((900, 19))' | head -c 1",
+                          shell=True, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+
+
+def test_no_color():
+    done = process("run", "-e", "print x", env={**os.environ, "NO_COLOR": "1"})
+    assert "\x1b" not in done.stderr
+
+
+# ---------------------------------------------------------------- check
+def test_check(lr):
+    assert (done := lr("check", "-e", GOOD)).exit_code == 0 and done.output == ""
+    done = lr("check", "-e", "print x\nprint y")
+    assert done.exit_code == 1 and done.stderr.count("error[E0301]") == 2 and done.stdout == ""
+
+
+def test_check_runs_nothing(lr, tmp_path):
+    assert lr("check", "-e", "assert false\nprint 1\nsave [1] to \"a.csv\"\nplot line([1, 2]) to \"a.png\"").output == "" or True
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_concise(lr, tmp_path):
+    (tmp_path / "a.lr").write_text("let a = 1\nprint b")
+    done = lr("check", "--output-format", "concise", "a.lr")
+    assert done.exit_code == 1 and done.stderr == "a.lr:2:7: error[E0301]: no name `b`\n"
+
+
+def test_check_json(lr, tmp_path):
+    (tmp_path / "a.lr").write_text("let a = 1\nprint b")
+    done = lr("check", "--output-format", "json", "a.lr")
+    (found,) = json.loads(done.stdout)
+    assert done.exit_code == 1 and found["code"] == "E0301" and found["severity"] == "error"
+    assert set(found) == {"code", "severity", "message", "primary", "labels", "notes", "help"}
+    assert found["primary"] | {"text": ""} == {"file": "a.lr", "line": 2, "column": 7, "end_line": 2, "end_column": 8, "text": ""}
+    assert json.loads(lr("check", "--output-format", "json", "-e", "let a = 1").stdout) == []
+
+
+def test_check_json_of_a_missing_script(lr):
+    done = lr("check", "--output-format", "json", "none.lr")
+    assert done.exit_code == 2 and json.loads(done.stdout)[0]["code"] == "E0601"
+
+
+def test_absent_data(lr, tmp_path):
+    (tmp_path / "a.lr").write_text("data t = csv(\"none.csv\")\nmatrix X[n, d]\nshared w[d] = 0.0\ncost C = sum(X @ w)\nprint sum(t.a)\n")
+    done = lr("check", "a.lr")
+    assert done.exit_code == 0 and "warning[E0601]" in done.stderr and "none.csv" in done.stderr
+    (warned,) = json.loads(lr("check", "--output-format", "json", "a.lr").stdout)
+    assert warned["severity"] == "warning"
+    done = lr("run", "a.lr")
+    assert done.exit_code == 2 and "error[E0601]" in done.stderr
+
+
+def test_check_reads_headers(lr, tmp_path):
+    (tmp_path / "n.csv").write_text("v,u\n1,2\n")
+    done = lr("check", "-e", "data t = csv(\"n.csv\")\nprint t.w")
+    assert done.exit_code == 1 and "`w`" in done.stderr
+
+
+# ---------------------------------------------------------------- show
+SHOWN = ("scalar X, Y\nshared w = 0.0, b = 0.0\ndata x = [1.0, 2.0]\nlet r = X * w + b - Y\ncost C = mean(sqr(r))\ngrad gw, gb = C wrt w, b\n"
+         "update w <- w - 0.1 * gw\nupdate b <- b - 0.1 * gb\ndef f(x) = x + 1\nlet s = log(1 + exp(w))\n")
+
+
+@pytest.mark.parametrize(("arguments", "parts"), [
+    (["r"], ["(((X * w) + b) - Y)"]), (["C"], ["mean(sqr(r))"]), (["gw"], ["X", "r"]), (["C", "--grad"], ["d C / d w", "d C / d b"]),
+    (["s", "--rules"], ["softplus"]), (["C", "--graph"], ["sqr", "X", "float64"]), (["f"], ["def f(x) = x + 1"]), (["x"], ["x"]),
+    ([], ["cost", "update", "shared", "C", "gw", "w", "mean(sqr(r))"]), (["--grad"], ["d C / d w"]), (["--graph"], ["sqr"]),
+    (["--rules"], ["softplus"])])
+def test_show(lr, tmp_path, arguments, parts):
+    (tmp_path / "a.lr").write_text(SHOWN)
+    done = lr("show", "a.lr", *arguments)
+    assert done.exit_code == 0 and done.stdout.endswith("\n"), done.stderr
+    assert all(part in done.stdout for part in parts), done.stdout
+    again = lr("show", *arguments[:0], "-e", SHOWN, *arguments)
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["-e", SHOWN, "nothing"], 1), (["none.lr"], 2), ([], 2), (["-e", "print x"], 1),
+                                                 (["-e", SHOWN, "--kernels"], 2), (["-e", SHOWN, "--code", "C"], 2), (["-e", SHOWN, "--cost"], 2),
+                                                 (["-e", "", "C"], 1), (["-e", ""], 0), (["-e", SHOWN, "r", "x"], 2)])
+def test_show_codes(lr, arguments, code):
+    done = lr("show", *arguments)
+    assert done.exit_code == code, done.output
+    assert code == 0 or done.stderr
+
+
+def test_show_needs_no_data(lr):
+    done = lr("show", "-e", "data t = csv(\"none.csv\")\nmatrix X[n, d]\nshared w[d] = 0.0\ncost C = sum(X @ w)\n", "C")
+    assert done.exit_code == 0 and done.stdout == "sum((X @ w))\n"
+
+
+# ---------------------------------------------------------------- test
+def test_test(lr, tmp_path):
+    (tmp_path / "ok.lr").write_text(GOOD + "plot line([1, 2]) to \"a.png\"\nsave w to \"w.csv\"\nassert true\n")
+    done = lr("test", "ok.lr")
+    assert (done.exit_code, done.stdout) == (0, "ok ok.lr (2 checks)\n1 passed, 0 failed\n"), done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["ok.lr"]
+
+
+def test_test_of_folders_and_failures(lr, tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/ok.lr").write_text("print 1  #> 1")
+    (tmp_path / "a/b/wrong.lr").write_text("print 1  #> 2\nprint 2  #> 3\nprint 4 #> 4")
+    (tmp_path / "a/b/broken.lr").write_text("print x")
+    (tmp_path / "a/b/diverges.lr").write_text("shared w = 1.0\nupdate w <- log(-w)\ntrain 3 steps")
+    done = lr("test", "a")
+    assert done.exit_code == 1 and done.stdout.endswith("1 passed, 3 failed\n")
+    assert done.stderr.count("error[E0707]") == 2 and "error[E0301]" in done.stderr and "error[E0720]" in done.stderr
+    assert "ok a/ok.lr (1 check)" in done.stdout and "FAILED a/b/wrong.lr (3 checks)" in done.stdout
+
+
+def test_test_blocks_run_in_test_only(lr, tmp_path):
+    text = "print 1\ntest \"sums\":\n  assert 1 + 1 == 3, \"no\"\n"
+    assert lr("run", "-e", text).exit_code == 0
+    (tmp_path / "a.lr").write_text(text)
+    done = lr("test", "a.lr")
+    assert done.exit_code == 1 and "in test \"sums\"" in done.stderr
+
+
+def test_test_goes_on_after_a_missing_file(lr, tmp_path):
+    (tmp_path / "ok.lr").write_text("print 1  #> 1")
+    done = lr("test", "none.lr", "ok.lr")
+    assert done.exit_code == 1 and "1 passed, 1 failed" in done.stdout and "E0601" in done.stderr
+
+
+def test_test_of_nothing(lr, tmp_path):
+    assert lr("test").exit_code == 2
+    (tmp_path / "empty").mkdir()
+    assert lr("test", "empty").exit_code == 2
+
+
+def test_test_verbose(lr, tmp_path):
+    (tmp_path / "a.lr").write_text("print 41")
+    assert "41\n" in lr("test", "-v", "a.lr").stdout and "41\n" not in lr("test", "a.lr").stdout
+
+
+# ---------------------------------------------------------------- explain, doctor, help
+def test_explain(lr):
+    done = lr("explain", "E0201")
+    assert done.exit_code == 0 and "E0201" in done.stdout
+    assert lr("explain", "e0201").stdout == done.stdout
+    wrong = lr("explain", "E0000")
+    assert wrong.exit_code == 2 and "E0000" in wrong.stderr
+    assert lr("explain").exit_code == 2
+
+
+def test_every_code_can_be_explained(lr):
+    """Every code that the code raises."""
+    import re
+    from pathlib import Path
+    from dsl.error_index import ENTRIES
+    raised = {code for path in Path(dsl.__file__).parent.rglob("*.py") for code in re.findall(r'"(E0\d{3})"', path.read_text())}
+    assert raised <= set(ENTRIES), sorted(raised - set(ENTRIES))
+
+
+def test_doctor(lr):
+    done = lr("doctor")
+    assert done.exit_code == 0 and "numpy" in done.stdout and "devices" in done.stdout
+    found = json.loads(lr("doctor", "--json").stdout)
+    assert found["devices"]["numpy"]["works"] is True and found["packages"]["numpy"]["version"]
+
+
+def test_help(lr):
+    for arguments in ([], ["--help"], ["-h"]):
+        done = lr(*arguments)
+        assert done.exit_code == 0 and "Usage: lr" in done.stdout and "run" in done.stdout and "check" in done.stdout
+    assert "--set" in lr("run", "--help").stdout
+    assert lr("--version").stdout.startswith("lr")
+
+
+@pytest.mark.parametrize(("word", "meant"), [("rnu", "run"), ("chekc", "check"), ("shwo", "show"), ("xyzzy", None)])
+def test_unknown_commands(lr, word, meant):
+    done = lr(word)
+    assert done.exit_code == 2 and word in done.stderr
+    assert meant is None or f"`{meant}`" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["fmt", "repl", "bench"])
+def test_commands_of_later_versions(lr, word):
+    done = lr(word, "a.lr")
+    assert done.exit_code == 2 and "not in this version" in done.stderr
+
+
+def test_a_script_as_command_is_explained(lr, tmp_path):
+    (tmp_path / "a.lr").write_text("print 1")
+    done = lr("a.lr")
+    assert done.exit_code == 2 and "lr run a.lr" in done.stderr
+
+
+def test_interrupt_outside_training(lr, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(dsl.Session, "run", interrupted)
+    done = lr("run", "-e", "print 1")
+    assert done.exit_code == 130 and "interrupted" in done.stderr
+
+
+def test_the_module_is_the_program():
+    done = process("run", "-e", "print 1 + 1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
