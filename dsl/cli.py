@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from dsl.errors import Diagnostic, Diverged, FileTrouble, Interrupted, LrError, Source, error, to_json
+from dsl.errors import Diagnostic, Diverged, FileTrouble, Interrupted, LrError, Source, did_you_mean, error, to_json
 
 if TYPE_CHECKING:
     from dsl.session import Session
@@ -79,15 +79,23 @@ class Commands(click.Group):
             context.exit(INTERNAL)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        if args and args[0] in LATER:
-            raise click.UsageError(f"`lr {args[0]}` ({LATER[args[0]]}) is not in this version")
+        word = args[0]
+        if word in LATER:
+            raise click.UsageError(f"`lr {word}` ({LATER[word]}) is not in this version")
+        if word not in self.commands and not word.startswith("-"):
+            near = did_you_mean(word, self.commands)
+            raise click.UsageError(f"no command `{word}`" + ("; to run a script: `lr run " + word + "`" if Path(word).suffix == ".lr" else
+                                                             f"; did you mean `{near}`?" if near else ""), context)
         return super().resolve_command(context, args)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lr-lang", prog_name="lr")
-def commands() -> None:
+@click.pass_context
+def commands(context: click.Context) -> None:
     """lr: a small declarative language for models that learn."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -114,10 +122,10 @@ def source_of(file: str | None, code: str | None) -> tuple[Source, Path]:
         raise click.UsageError("give a script: a FILE, `-` for standard input, or -e CODE")
     if code is not None:
         return Source("<command line>", code), Path()
-    if file == "-":
-        return Source("<stdin>", sys.stdin.read()), Path()
     assert file is not None
-    from dsl.model import read_script
+    from dsl.model import read_script, script_text
+    if file == "-":
+        return Source("<stdin>", script_text(sys.stdin.buffer.read(), "standard input")), Path()
     return Source(file, read_script(file), file), Path(file).parent
 
 
@@ -161,15 +169,16 @@ def run(file: str | None, code: str | None, device: str | None, precision: str |
 def check(context: click.Context, file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
           values: tuple[str, ...], form: str) -> None:
     """Check a script without running it; an absent data file is a warning."""
-    session, source = open_session(file, code, device, precision, seed, values, evaluate=False)
     result = OK
     found: list[Diagnostic] = []
+    session = None
     try:
+        session, source = open_session(file, code, device, precision, seed, values, evaluate=False)
         session.load(source)
     except LrError as problem:
         found.extend(problem.diagnostics)
         result = exit_code(problem)
-    found = [*session.elaborator.warnings, *found]
+    found = [*(session.elaborator.warnings if session else ()), *found]
     if found or form == "json":
         report(found, form, sys.stdout if form == "json" else None)
     context.exit(result)
@@ -244,7 +253,6 @@ def explain(code: str) -> None:
     from dsl.error_index import explain as explanation
     wanted = code.upper()
     if wanted not in ENTRIES:
-        from dsl.errors import did_you_mean
         near = did_you_mean(wanted, ENTRIES)
         raise click.UsageError(f"no error code {code!r}" + (f"; did you mean {near}?" if near else ""))
     click.echo(explanation(wanted))

@@ -348,8 +348,17 @@ def run(path: str | Path, **options: Any) -> Model:
 def read_script(path: str | Path) -> str:
     """The text of a script.  Raises `FileTrouble`."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as problem:
-        raise error("E0601", f"cannot read `{path}`: {problem.strerror}", kind=FileTrouble) from None
-    except UnicodeDecodeError:
-        raise error("E0602", f"cannot read `{path}`: it is not UTF-8 text", kind=FileTrouble) from None
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as problem:             # ValueError: a zero byte in the path
+        raise error("E0601", f"cannot read `{path}`: {getattr(problem, 'strerror', None) or problem}", kind=FileTrouble) from None
+    return script_text(data, str(path))
+
+
+def script_text(data: bytes, name: str) -> str:
+    """The text of a script's bytes, with one kind of line end.  Raises `FileTrouble`."""
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as problem:
+        line = data[:problem.start].count(b"\n") + 1
+        raise error("E0601", f"cannot read `{name}`: line {line} is not UTF-8 text", kind=FileTrouble,
+                    help="save it as UTF-8") from None

@@ -20,6 +20,7 @@ from dsl.syntax.values import Symbol, Value
 if TYPE_CHECKING:
     from dsl.session import Session
 
+NOTHING = ("no rule fired\n",)
 FORMULAS = ("let", "model", "cost", "metric", "grad", "hess", "jac")
 
 
@@ -35,22 +36,32 @@ def describe(session: Session, name: str | None, view: str | None) -> str:
 
 
 def whole(session: Session, view: str | None) -> str:
-    """Every named thing of the script, in order."""
-    lines = []
+    """Every named thing of the script, in order; with a view, what it says of each formula."""
+    if view is not None:
+        return "".join(section(session, symbol, view) for symbol in session.elaborator.scope.values()
+                       if isinstance(symbol.value, Node) and symbol.kind in (FORMULAS if view != "grad" else ("cost",)))
+    rows: list[tuple[str, str, str, str]] = []
     for name, symbol in session.elaborator.scope.items():
-        match symbol.value:
-            case Node() as node if symbol.kind in FORMULAS:
-                if view in (None, "grad") or symbol.kind == "cost":
-                    lines.append(one(session, symbol, view) if view else f"{symbol.kind:<7} {name} : {node.type} = {session.shown(name, node)}\n")
-            case Node() as node if view is None:
-                lines.append(f"{symbol.kind:<7} {name} : {node.type}\n")
-            case _:
-                pass
-    if view is None:
-        for update in session.elaborator.updates:
-            if is_leaf(update.target, "shared"):
-                lines.append(f"update  {leaf_name(update.target)} <- {formula(session, update.value)}\n")
-    return "".join(lines)
+        if isinstance(symbol.value, Node):
+            text = f"= {session.shown(name, symbol.value)}" if symbol.kind in FORMULAS else ""
+            rows.append((symbol.kind, name, type_text(symbol.value), text))
+    rows.extend(("update", leaf_name(u.target), type_text(u.target), f"<- {expression(u.value)}")
+                for u in session.elaborator.updates if is_leaf(u.target, "shared"))
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+    return "".join("  ".join([*(word.ljust(width) for word, width in zip(row, widths)), row[3]]).rstrip() + "\n" for row in rows)
+
+
+def type_text(node: Node) -> str:
+    """`float64[n, d]`, and `float64` for a scalar."""
+    return str(node.type).removesuffix("[]")
+
+
+def section(session: Session, symbol: Symbol, view: str) -> str:
+    """A view of one formula under its name; nothing where the view has nothing to say."""
+    text = one(session, symbol, view)
+    if view == "grad" or text in NOTHING:
+        return "" if text in NOTHING else text
+    return f"{symbol.kind} {symbol.name}\n" + "".join(f"  {line}\n" for line in text.splitlines())
 
 
 def one(session: Session, symbol: Symbol, view: str | None) -> str:
@@ -70,11 +81,6 @@ def one(session: Session, symbol: Symbol, view: str | None) -> str:
             return f"{session.shown(name, value)}\n"
 
 
-def formula(session: Session, node: Node) -> str:
-    """A node as a formula, derivatives by their names where they have one."""
-    return expression(node)
-
-
 def gradients(session: Session, name: str, value: Node) -> str:
     """The gradient of a scalar with respect to every shared variable it reaches."""
     if value.rank or not is_float(value.dtype):
@@ -84,7 +90,7 @@ def gradients(session: Session, name: str, value: Node) -> str:
     lines = []
     for target in targets:
         (written,) = prepare([gradient(value, target)], session.options())
-        lines.append(f"d {name} / d {leaf_name(target)} : {target.type} = {expression(written, names)}\n")
+        lines.append(f"d {name} / d {leaf_name(target)} : {type_text(target)} = {expression(written, names)}\n")
     return "".join(lines) or f"{name} depends on no shared variable\n"
 
 
@@ -93,4 +99,4 @@ def rules(session: Session, value: Node) -> str:
     trace: list[Fired] = []
     prepare([value], session.options(trace))
     fired_rules = [fired for fired in trace if fired.rule.name != "alias"]
-    return "".join(f"{fired.rule}: {expression(fired.before)}  →  {expression(fired.after)}\n" for fired in fired_rules) or "no rule fired\n"
+    return "".join(f"{fired.rule}: {expression(fired.before)}  →  {expression(fired.after)}\n" for fired in fired_rules) or NOTHING[0]

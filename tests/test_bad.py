@@ -1,7 +1,7 @@
 """Wrong programs, each with the whole message it gives: tests/bad/NAME.lr and tests/golden/bad/NAME.txt.
 
 A script whose first line is `# --set name=value` is loaded with that override.  What is printed before an error is left
-out; the two files that a script must not find or may not write are named in it.
+out.
 """
 
 import io

@@ -92,8 +92,8 @@ def test_header_overrides(lr):
 
 
 def test_out(lr, tmp_path):
-    assert lr("run", "--out", "deep/er", "-e", "save [1, 2] to \"v.csv\"").exit_code == 0
-    assert (tmp_path / "deep/er/v.csv").read_text() == "v\n1\n2\n" or (tmp_path / "deep/er/v.csv").exists()
+    assert lr("run", "--out", "deep/er", "-e", "let v = [1, 2]\nsave v to \"v.csv\"").exit_code == 0
+    assert (tmp_path / "deep/er/v.csv").read_text() == "v\n1\n2\n"
     (tmp_path / "file").write_text("")
     done = lr("run", "--out", "file", "-e", "let v = [1, 2]\nsave v to \"v.csv\"")
     assert done.exit_code == 2 and "cannot write" in done.stderr
@@ -122,9 +122,9 @@ def test_files_that_are_no_scripts(lr, tmp_path):
 def test_unreadable_file(lr, tmp_path, monkeypatch):
     from pathlib import Path
     (tmp_path / "a.lr").write_text("print 1")
-    monkeypatch.setattr(Path, "read_text", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(Path, "read_bytes", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     done = lr("run", "a.lr")
-    assert done.exit_code == 2 and "Permission denied" in done.stderr or "permission" in done.stderr
+    assert done.exit_code == 2 and "ermission denied" in done.stderr
 
 
 def test_streams_are_apart(tmp_path):
@@ -166,7 +166,8 @@ def test_check(lr):
 
 
 def test_check_runs_nothing(lr, tmp_path):
-    assert lr("check", "-e", "assert false\nprint 1\nsave [1] to \"a.csv\"\nplot line([1, 2]) to \"a.png\"").output == "" or True
+    done = lr("check", "-e", "assert false\nprint 1\nlet v = [1, 2]\nsave v to \"a.csv\"\nplot line(v) to \"a.png\"")
+    assert (done.exit_code, done.output) == (0, "")
     assert not list(tmp_path.iterdir())
 
 
@@ -222,7 +223,7 @@ def test_show(lr, tmp_path, arguments, parts):
     done = lr("show", "a.lr", *arguments)
     assert done.exit_code == 0 and done.stdout.endswith("\n"), done.stderr
     assert all(part in done.stdout for part in parts), done.stdout
-    again = lr("show", *arguments[:0], "-e", SHOWN, *arguments)
+    again = lr("show", *"-e", SHOWN, *arguments)
     assert again.stdout == done.stdout
 
 

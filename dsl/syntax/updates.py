@@ -146,6 +146,9 @@ class Updates(Declarations):
             self.check_reaches(cost, target, ident, statement.cost)
         declared = [s.value for s in self.scope.values() if isinstance(s.value, Node) and is_leaf(s.value, "shared")]
         chosen = [v for v in reversed(declared) if v in reached and v not in excluded]
+        if not chosen and excluded:
+            raise error("E0402", f"nothing is left of what `{statement.cost.span.text}` depends on", statement.cost.span,
+                        "all of it is excluded", help="name less after `except`")
         if not chosen:
             raise error("E0402", f"`{statement.cost.span.text}` depends on no shared variable", statement.cost.span,
                         "nothing to train",
