@@ -223,7 +223,7 @@ def test_show(lr, tmp_path, arguments, parts):
     done = lr("show", "a.lr", *arguments)
     assert done.exit_code == 0 and done.stdout.endswith("\n"), done.stderr
     assert all(part in done.stdout for part in parts), done.stdout
-    again = lr("show", *"-e", SHOWN, *arguments)
+    again = lr("show", "-e", SHOWN, *arguments)
     assert again.stdout == done.stdout
 
 
