@@ -83,7 +83,8 @@ class Commands(click.Group):
         if word in LATER:
             raise click.UsageError(f"`lr {word}` ({LATER[word]}) is not in this version")
         if word not in self.commands and not word.startswith("-"):
-            near = did_you_mean(word, self.commands)
+            from difflib import get_close_matches
+            near = next(iter(get_close_matches(word, self.commands)), None)
             raise click.UsageError(f"no command `{word}`" + ("; to run a script: `lr run " + word + "`" if Path(word).suffix == ".lr" else
                                                              f"; did you mean `{near}`?" if near else ""), context)
         return super().resolve_command(context, args)
@@ -133,7 +134,8 @@ def session_options(function: Any) -> Any:
     for option in (click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "numpy"]), help="Where to run."),
                    click.option("--precision", type=click.Choice(["float32", "float64"]), help="The script's float."),
                    click.option("--seed", type=click.IntRange(0), help="The seed of all random draws."),
-                   click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="Another value for a `let` or `dim` with a literal one."),
+                   click.option("--set", "values", multiple=True, metavar="NAME=VALUE",
+                                help="Another value for a `let` or `dim` with a literal one."),
                    click.option("-e", "code", metavar="CODE", help="The script itself, instead of a file.")):
         function = option(function)
     return click.argument("file", required=False)(function)
@@ -164,7 +166,8 @@ def run(file: str | None, code: str | None, device: str | None, precision: str |
 
 @commands.command()
 @session_options
-@click.option("--output-format", "form", type=click.Choice(["full", "concise", "json"]), default="full", help="How diagnostics are written.")
+@click.option("--output-format", "form", type=click.Choice(["full", "concise", "json"]), default="full",
+              help="How diagnostics are written.")
 @click.pass_context
 def check(context: click.Context, file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
           values: tuple[str, ...], form: str) -> None:

@@ -187,7 +187,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
     lower = {c.lower(): c for c in pool}
     if word.lower() in lower:
         return lower[word.lower()]
-    near = get_close_matches(word, pool, n=1, cutoff=0.6 if len(word) > 3 else 0.75) if len(word) > 1 else []
+    near = get_close_matches(word, pool, n=1, cutoff=0.6 if len(word) > 2 else 0.75) if len(word) > 1 else []
     return near[0] if near else None
 
 

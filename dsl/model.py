@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from dsl.errors import FileTrouble, LrError, Source, Span, did_you_mean, error
 from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim, Size
-from dsl.ops.leaves import TRAINING, is_leaf, leaf, leaf_name
+from dsl.ops.leaves import is_leaf, leaf, leaf_name
 from dsl.runtime.arguments import as_array, as_count, as_dtype, as_inputs, as_mapping, as_names, as_text
 from dsl.runtime.compute import solve_sizes
 from dsl.runtime.train import Driver, Report
@@ -58,13 +58,14 @@ class Model:
         Returns a `Report` (`.cost` is the last epoch's).  Raises `Diverged`, with the last good state kept."""
         if (epochs is None) == (steps is None):
             raise error("E0902", "`train` takes either `epochs` or `steps`", help="m.train(epochs=100, X=xs)")
-        unit = "epochs" if epochs is not None else "steps"
+        unit: Literal["epochs", "steps"] = "epochs" if epochs is not None else "steps"
         count = as_count(unit, epochs if epochs is not None else steps)
         span = self._span(f"m.train({unit}={count})")
         condition = parse_expression(Source("until", as_text("`until`", until))) if until is not None else None
         with self._tentative(), self._given(as_inputs(data, inputs), "") as over, self._given(as_mapping("valid", valid), "valid ") as held:
             statement = ast.Train(
-                ast.Number(count, span=span), unit, tuple(over), ast.Number(as_count("batch", batch), span=span) if batch is not None else None,
+                ast.Number(count, span=span), unit, tuple(over),
+                ast.Number(as_count("batch", batch), span=span) if batch is not None else None,
                 bool(drop_last), bool(shuffle), tuple(ast.Ident(g, span=span) for g in as_names("`of`", of if of is not None else [])),
                 condition, (ast.Valid(tuple(held), span=span),) if held else (), span=span)
             return self.session.train(self._plan(statement))
@@ -221,13 +222,15 @@ class _Callable:
 
     def __call__(self, *arrays: ArrayLike) -> Any:
         if len(arrays) != len(self.inputs):
-            raise error("E0902", f"{len(self.inputs)} arrays are needed, not {len(arrays)}", help=", ".join(leaf_name(n) for n in self.inputs))
+            raise error("E0902", f"{len(self.inputs)} arrays are needed, not {len(arrays)}",
+                        help=", ".join(leaf_name(n) for n in self.inputs))
         session = self.model.session
         given = []
         for node, value in zip(self.inputs, arrays, strict=True):
             array = as_dtype(leaf_name(node), value, node.dtype)
             if array.ndim not in (node.rank, node.rank + 1):
-                raise error("E0210", f"`{leaf_name(node)}` has {node.rank} axes; the array given has {array.ndim}", help="give as many axes, or one more to take it row by row")
+                raise error("E0210", f"`{leaf_name(node)}` has {node.rank} axes; the array given has {array.ndim}",
+                            help="give as many axes, or one more to take it row by row")
             given.append(array[()])
         flags = tuple(np.ndim(a) > n.rank for a, n in zip(given, self.inputs, strict=True))
         if flags not in self.plans:
@@ -236,7 +239,8 @@ class _Callable:
         for node, array, mapped in zip(self.inputs, given, flags, strict=True):
             if mapped:
                 if rows is not None and rows != array.shape[0]:
-                    raise error("E0211", f"`{leaf_name(node)}` has {array.shape[0]} rows; the arrays before have {rows}", help="arrays taken row by row have one length")
+                    raise error("E0211", f"`{leaf_name(node)}` has {array.shape[0]} rows; the arrays before have {rows}",
+                                help="arrays taken row by row have one length")
                 rows = array.shape[0]
                 extra["value", f"rows of {leaf_name(node)}", 0] = array
                 pairs.append((node, array.shape[1:]))
@@ -283,7 +287,8 @@ class _Step:
         span = model._span("m.step(…)")
         rows = max((a.shape[0] for a in arrays.values() if a.ndim), default=1)
         with model._given(arrays, "") as over:
-            mapped = any(isinstance(s := elaborator.scope.get(n), Symbol) and isinstance(s.value, Node) and a.ndim == s.value.rank + 1 for n, a in arrays.items())
+            values = {name: model._symbol(name).value for name in arrays}
+            mapped = any(isinstance(v := values[n], Node) and a.ndim == v.rank + 1 for n, a in arrays.items())
             batch = ast.Number(max(rows, 1), span=span) if mapped else None
             statement = ast.Train(ast.Number(1, span=span), "steps", tuple(over), batch, False, False, (), None, (), span=span)
             plan = model._plan(statement)
@@ -296,11 +301,13 @@ class _Step:
         given = [arrays[leaf_name(f.leaf)] for f in self.plan.over]
         lengths = {a.shape[0] for a, f in zip(given, self.plan.over, strict=True) if f.mapped}
         if len(lengths) > 1:
-            raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step", help="all rows of a step go together")
+            raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step",
+                        help="all rows of a step go together")
         driver.rows.hold(given)
         driver.fill()
         with np.errstate(all="ignore"):
             driver.step(0, 0, driver.rows.total, 1)
+        driver.keep()
         session.steps_before += 1
         costs = {n: float(v) for f in driver.functions for n, v in zip(f.watched, f.results) if n in driver.reported}
         return None if not costs else next(iter(costs.values())) if len(costs) == 1 else costs

@@ -102,7 +102,8 @@ class Session:
         if unused and not failed:
             name = min(unused)
             near = did_you_mean(name, self.elaborator.scope)
-            raise error("E0901", f"`--set {name}=…`: the script has no `let` or `dim` of that name", help=f"did you mean `{near}`?" if near else None, kind=FileTrouble)
+            raise error("E0901", f"`--set {name}=…`: the script has no `let` or `dim` of that name",
+                        help=f"did you mean `{near}`?" if near else None, kind=FileTrouble)
 
     def run(self, items: Sequence[program.Item] | None = None) -> None:
         """Run what was loaded (or these items), in order."""
@@ -174,7 +175,8 @@ class Session:
                 self.allocate()
                 if key in self.values:
                     return self.values[key]
-                missing = " and ".join(sorted(f"`{s.name}`" for d in leaf.shape for s in d.sizes() if s.name not in self.sizes() and s.value is None))
+                unknown = {s.name for d in leaf.shape for s in d.sizes() if s.name not in self.sizes() and s.value is None}
+                missing = " and ".join(f"`{name}`" for name in sorted(unknown))
                 raise error("E0214", f"`{key[1]}` is not allocated: {missing or 'a size'} is not known yet",
                             help="bind data that determines it, or fix it: `dim d = …`")
             case "input":

@@ -1,4 +1,5 @@
 """The command line: exit codes, streams, options, and no traceback whatever is typed."""
+
 from __future__ import annotations
 
 import json
@@ -51,16 +52,35 @@ def test_run_quiet(lr):
     assert lr("run", "-q", "-e", GOOD).stderr == ""
 
 
-@pytest.mark.parametrize(("arguments", "code"), [
-    (["run"], 2), (["run", "none.lr"], 2), (["run", "."], 2), (["run", "-e", "print 1", "a.lr"], 2), (["run", "-e"], 2),
-    (["run", "-e", "print x"], 1), (["run", "-e", "assert 1 > 2"], 1), (["run", "-e", "data t = csv(\"none.csv\")"], 2),
-    (["run", "-e", "shared w = 1.0; update w <- log(-w); train 3 steps"], 3), (["run", "-e", "print 1 // 0"], 1),
-    (["run", "-e", "print [1, 2][5]"], 1), (["run", "--seed", "-1", "-e", "print 1"], 2), (["run", "--seed", "x", "-e", "print 1"], 2),
-    (["run", "--seed", "9" * 40, "-e", "print normal(2)"], None), (["run", "--precision", "float16", "-e", "print 1"], 2),
-    (["run", "--device", "tpu", "-e", "print 1"], 2), (["run", "--device", "cuda", "-e", "print 1"], 1),
-    (["run", "--device", "cpu", "-e", "print 1"], 0), (["run", "--device", "numpy", "-e", "print 1"], 0), (["run", "--unknown", "-e", "print 1"], 2),
-    (["run", "-e", "train 99999999999999999999999 epochs"], 1), (["run", "-e", "let a = 10 ** 400"], None),
-    (["run", "-e", "data z = zeros(10 ** 15)\nprint sum(z)"], 1), (["run", "-e", "print zeros(99999999999999999999)"], 1)])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run"], 2),
+        (["run", "none.lr"], 2),
+        (["run", "."], 2),
+        (["run", "-e", "print 1", "a.lr"], 2),
+        (["run", "-e"], 2),
+        (["run", "-e", "print x"], 1),
+        (["run", "-e", "assert 1 > 2"], 1),
+        (["run", "-e", 'data t = csv("none.csv")'], 2),
+        (["run", "-e", "shared w = 1.0; update w <- log(-w); train 3 steps"], 3),
+        (["run", "-e", "print 1 // 0"], 1),
+        (["run", "-e", "print [1, 2][5]"], 1),
+        (["run", "--seed", "-1", "-e", "print 1"], 2),
+        (["run", "--seed", "x", "-e", "print 1"], 2),
+        (["run", "--seed", "9" * 40, "-e", "print normal(2)"], None),
+        (["run", "--precision", "float16", "-e", "print 1"], 2),
+        (["run", "--device", "tpu", "-e", "print 1"], 2),
+        (["run", "--device", "cuda", "-e", "print 1"], 1),
+        (["run", "--device", "cpu", "-e", "print 1"], 0),
+        (["run", "--device", "numpy", "-e", "print 1"], 0),
+        (["run", "--unknown", "-e", "print 1"], 2),
+        (["run", "-e", "train 99999999999999999999999 epochs"], 1),
+        (["run", "-e", "let a = 10 ** 400"], None),
+        (["run", "-e", "data z = zeros(10 ** 15)\nprint sum(z)"], 1),
+        (["run", "-e", "print zeros(99999999999999999999)"], 1),
+    ],
+)
 def test_exit_codes(lr, arguments, code):
     done = lr(*arguments)
     assert done.exit_code != 101, done.stderr
@@ -69,8 +89,16 @@ def test_exit_codes(lr, arguments, code):
         assert done.stdout == "" and done.stderr
 
 
-@pytest.mark.parametrize(("given", "out"), [(["--set", "a=5"], "5.0\n"), (["--set", "a = 5"], "5.0\n"), (["--set", "a=-1e-3"], "-0.001\n"),
-                                            (["--set", "a=1", "--set", "a=2"], "2.0\n"), ([], "1.0\n")])
+@pytest.mark.parametrize(
+    ("given", "out"),
+    [
+        (["--set", "a=5"], "5.0\n"),
+        (["--set", "a = 5"], "5.0\n"),
+        (["--set", "a=-1e-3"], "-0.001\n"),
+        (["--set", "a=1", "--set", "a=2"], "2.0\n"),
+        ([], "1.0\n"),
+    ],
+)
 def test_set(lr, given, out):
     assert lr("run", *given, "-e", "let a = 1\nprint a").stdout == out
 
@@ -87,22 +115,26 @@ def test_wrong_set_says_what_is_meant(lr):
 
 def test_header_overrides(lr):
     text = "precision float64; seed 4\nprint uniform()"
-    assert lr("run", "-e", text).stdout == lr("run", "--seed", "4", "-e", "print uniform()").stdout != lr("run", "--seed", "5", "-e", text).stdout
+    assert (
+        lr("run", "-e", text).stdout
+        == lr("run", "--seed", "4", "-e", "print uniform()").stdout
+        != lr("run", "--seed", "5", "-e", text).stdout
+    )
     assert lr("run", "--precision", "float32", "-e", "print 1 / 3").stdout == "0.33333334\n"
 
 
 def test_out(lr, tmp_path):
-    assert lr("run", "--out", "deep/er", "-e", "let v = [1, 2]\nsave v to \"v.csv\"").exit_code == 0
+    assert lr("run", "--out", "deep/er", "-e", 'let v = [1, 2]\nsave v to "v.csv"').exit_code == 0
     assert (tmp_path / "deep/er/v.csv").read_text() == "v\n1\n2\n"
     (tmp_path / "file").write_text("")
-    done = lr("run", "--out", "file", "-e", "let v = [1, 2]\nsave v to \"v.csv\"")
+    done = lr("run", "--out", "file", "-e", 'let v = [1, 2]\nsave v to "v.csv"')
     assert done.exit_code == 2 and "cannot write" in done.stderr
 
 
 def test_reads_are_relative_to_the_script(lr, tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/n.csv").write_text("v\n1\n")
-    (tmp_path / "sub/a.lr").write_text("data t = csv(\"n.csv\")\nprint t.v")
+    (tmp_path / "sub/a.lr").write_text('data t = csv("n.csv")\nprint t.v')
     assert lr("run", "sub/a.lr").stdout == "[1]\n"
 
 
@@ -121,6 +153,7 @@ def test_files_that_are_no_scripts(lr, tmp_path):
 
 def test_unreadable_file(lr, tmp_path, monkeypatch):
     from pathlib import Path
+
     (tmp_path / "a.lr").write_text("print 1")
     monkeypatch.setattr(Path, "read_bytes", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     done = lr("run", "a.lr")
@@ -130,26 +163,37 @@ def test_unreadable_file(lr, tmp_path, monkeypatch):
 def test_streams_are_apart(tmp_path):
     done = process("run", "-e", GOOD + "print undefined")
     assert done.returncode == 1 and done.stdout == "" and "error[E0301]" in done.stderr
-    done = process("run", "-e", GOOD + "assert w < 0, \"negative\"", cwd=tmp_path)
+    done = process("run", "-e", GOOD + 'assert w < 0, "negative"', cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == "2.90625\n" and "negative" in done.stderr
 
 
 def test_internal_errors(lr, monkeypatch):
     def broken(*_):
         raise RuntimeError("a defect")
+
     monkeypatch.setattr(dsl.Session, "run", broken)
     done = lr("run", "-e", "print 1")
     assert done.exit_code == 101 and "error[E0999]" in done.stderr and "a defect" in done.stderr
 
 
 def test_deep_nesting_is_no_internal_error(lr):
-    for text in ("print " + "(" * 3000 + "1" + ")" * 3000, "print " + "-" * 3000 + "1", "print " + "1 + " * 3000 + "1", "print " + "[" * 3000 + "]" * 3000):
+    for text in (
+        "print " + "(" * 3000 + "1" + ")" * 3000,
+        "print " + "-" * 3000 + "1",
+        "print " + "1 + " * 3000 + "1",
+        "print " + "[" * 3000 + "]" * 3000,
+    ):
         assert lr("run", "-e", text).exit_code in (0, 1)
 
 
 def test_broken_pipe():
-    done = subprocess.run(f"{sys.executable} -m dsl run -e 'print arange(1000000) * 1.5; print 1; print zeros((900, 19))' | head -c 1",
-                          shell=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        f"{sys.executable} -m dsl run -e 'print arange(1000000) * 1.5; print 1; print zeros((900, 19))' | head -c 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stderr == ""
 
 
@@ -166,7 +210,7 @@ def test_check(lr):
 
 
 def test_check_runs_nothing(lr, tmp_path):
-    done = lr("check", "-e", "assert false\nprint 1\nlet v = [1, 2]\nsave v to \"a.csv\"\nplot line(v) to \"a.png\"")
+    done = lr("check", "-e", 'assert false\nprint 1\nlet v = [1, 2]\nsave v to "a.csv"\nplot line(v) to "a.png"')
     assert (done.exit_code, done.output) == (0, "")
     assert not list(tmp_path.iterdir())
 
@@ -193,7 +237,7 @@ def test_check_json_of_a_missing_script(lr):
 
 
 def test_absent_data(lr, tmp_path):
-    (tmp_path / "a.lr").write_text("data t = csv(\"none.csv\")\nmatrix X[n, d]\nshared w[d] = 0.0\ncost C = sum(X @ w)\nprint sum(t.a)\n")
+    (tmp_path / "a.lr").write_text('data t = csv("none.csv")\nmatrix X[n, d]\nshared w[d] = 0.0\ncost C = sum(X @ w)\nprint sum(t.a)\n')
     done = lr("check", "a.lr")
     assert done.exit_code == 0 and "warning[E0601]" in done.stderr and "none.csv" in done.stderr
     (warned,) = json.loads(lr("check", "--output-format", "json", "a.lr").stdout)
@@ -204,20 +248,34 @@ def test_absent_data(lr, tmp_path):
 
 def test_check_reads_headers(lr, tmp_path):
     (tmp_path / "n.csv").write_text("v,u\n1,2\n")
-    done = lr("check", "-e", "data t = csv(\"n.csv\")\nprint t.w")
+    done = lr("check", "-e", 'data t = csv("n.csv")\nprint t.w')
     assert done.exit_code == 1 and "`w`" in done.stderr
 
 
 # ---------------------------------------------------------------- show
-SHOWN = ("scalar X, Y\nshared w = 0.0, b = 0.0\ndata x = [1.0, 2.0]\nlet r = X * w + b - Y\ncost C = mean(sqr(r))\ngrad gw, gb = C wrt w, b\n"
-         "update w <- w - 0.1 * gw\nupdate b <- b - 0.1 * gb\ndef f(x) = x + 1\nlet s = log(1 + exp(w))\n")
+SHOWN = (
+    "scalar X, Y\nshared w = 0.0, b = 0.0\ndata x = [1.0, 2.0]\nlet r = X * w + b - Y\ncost C = mean(sqr(r))\ngrad gw, gb = C wrt w, b\n"
+    "update w <- w - 0.1 * gw\nupdate b <- b - 0.1 * gb\ndef f(x) = x + 1\nlet s = log(1 + exp(w))\n"
+)
 
 
-@pytest.mark.parametrize(("arguments", "parts"), [
-    (["r"], ["(((X * w) + b) - Y)"]), (["C"], ["mean(sqr(r))"]), (["gw"], ["X", "r"]), (["C", "--grad"], ["d C / d w", "d C / d b"]),
-    (["s", "--rules"], ["softplus"]), (["C", "--graph"], ["sqr", "X", "float64"]), (["f"], ["def f(x) = x + 1"]), (["x"], ["x"]),
-    ([], ["cost", "update", "shared", "C", "gw", "w", "mean(sqr(r))"]), (["--grad"], ["d C / d w"]), (["--graph"], ["sqr"]),
-    (["--rules"], ["softplus"])])
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["r"], ["(((X * w) + b) - Y)"]),
+        (["C"], ["mean(sqr(r))"]),
+        (["gw"], ["X", "r"]),
+        (["C", "--grad"], ["d C / d w", "d C / d b"]),
+        (["s", "--rules"], ["softplus"]),
+        (["C", "--graph"], ["sqr", "X", "float64"]),
+        (["f"], ["def f(x) = x + 1"]),
+        (["x"], ["x"]),
+        ([], ["cost", "update", "shared", "C", "gw", "w", "mean(sqr(r))"]),
+        (["--grad"], ["d C / d w"]),
+        (["--graph"], ["sqr"]),
+        (["--rules"], ["softplus"]),
+    ],
+)
 def test_show(lr, tmp_path, arguments, parts):
     (tmp_path / "a.lr").write_text(SHOWN)
     done = lr("show", "a.lr", *arguments)
@@ -227,9 +285,21 @@ def test_show(lr, tmp_path, arguments, parts):
     assert again.stdout == done.stdout
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["-e", SHOWN, "nothing"], 1), (["none.lr"], 2), ([], 2), (["-e", "print x"], 1),
-                                                 (["-e", SHOWN, "--kernels"], 2), (["-e", SHOWN, "--code", "C"], 2), (["-e", SHOWN, "--cost"], 2),
-                                                 (["-e", "", "C"], 1), (["-e", ""], 0), (["-e", SHOWN, "r", "x"], 2)])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["-e", SHOWN, "nothing"], 1),
+        (["none.lr"], 2),
+        ([], 2),
+        (["-e", "print x"], 1),
+        (["-e", SHOWN, "--kernels"], 2),
+        (["-e", SHOWN, "--code", "C"], 2),
+        (["-e", SHOWN, "--cost"], 2),
+        (["-e", "", "C"], 1),
+        (["-e", ""], 0),
+        (["-e", SHOWN, "r", "x"], 2),
+    ],
+)
 def test_show_codes(lr, arguments, code):
     done = lr("show", *arguments)
     assert done.exit_code == code, done.output
@@ -237,13 +307,13 @@ def test_show_codes(lr, arguments, code):
 
 
 def test_show_needs_no_data(lr):
-    done = lr("show", "-e", "data t = csv(\"none.csv\")\nmatrix X[n, d]\nshared w[d] = 0.0\ncost C = sum(X @ w)\n", "C")
+    done = lr("show", "-e", 'data t = csv("none.csv")\nmatrix X[n, d]\nshared w[d] = 0.0\ncost C = sum(X @ w)\n', "C")
     assert done.exit_code == 0 and done.stdout == "sum((X @ w))\n"
 
 
 # ---------------------------------------------------------------- test
 def test_test(lr, tmp_path):
-    (tmp_path / "ok.lr").write_text(GOOD + "plot line([1, 2]) to \"a.png\"\nsave w to \"w.csv\"\nassert true\n")
+    (tmp_path / "ok.lr").write_text(GOOD + 'plot line([1, 2]) to "a.png"\nsave w to "w.csv"\nassert true\n')
     done = lr("test", "ok.lr")
     assert (done.exit_code, done.stdout) == (0, "ok ok.lr (2 checks)\n1 passed, 0 failed\n"), done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["ok.lr"]
@@ -262,11 +332,11 @@ def test_test_of_folders_and_failures(lr, tmp_path):
 
 
 def test_test_blocks_run_in_test_only(lr, tmp_path):
-    text = "print 1\ntest \"sums\":\n  assert 1 + 1 == 3, \"no\"\n"
+    text = 'print 1\ntest "sums":\n  assert 1 + 1 == 3, "no"\n'
     assert lr("run", "-e", text).exit_code == 0
     (tmp_path / "a.lr").write_text(text)
     done = lr("test", "a.lr")
-    assert done.exit_code == 1 and "in test \"sums\"" in done.stderr
+    assert done.exit_code == 1 and 'in test "sums"' in done.stderr
 
 
 def test_test_goes_on_after_a_missing_file(lr, tmp_path):
@@ -300,7 +370,9 @@ def test_every_code_can_be_explained(lr):
     """Every code that the code raises."""
     import re
     from pathlib import Path
+
     from dsl.error_index import ENTRIES
+
     raised = {code for path in Path(dsl.__file__).parent.rglob("*.py") for code in re.findall(r'"(E0\d{3})"', path.read_text())}
     assert raised <= set(ENTRIES), sorted(raised - set(ENTRIES))
 
@@ -342,6 +414,7 @@ def test_a_script_as_command_is_explained(lr, tmp_path):
 def test_interrupt_outside_training(lr, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(dsl.Session, "run", interrupted)
     done = lr("run", "-e", "print 1")
     assert done.exit_code == 130 and "interrupted" in done.stderr

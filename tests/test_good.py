@@ -1,4 +1,5 @@
 """Right programs, one feature each, with the values they must print; worked out without the program."""
+
 from __future__ import annotations
 
 import io

@@ -1,4 +1,5 @@
 """The Python interface: models, values, callables, training, and errors that are always an `LrError`."""
+
 from __future__ import annotations
 
 import ast
@@ -63,7 +64,7 @@ def test_compile_evaluates_data_but_runs_nothing(capsys):
 def test_load_and_run(tmp_path, capsys):
     path = tmp_path / "a.lr"
     (tmp_path / "numbers.csv").write_text("v\n1\n2\n")
-    path.write_text("data t = csv(\"numbers.csv\")\nprint sum(t.v)\nsave t.v to \"v.csv\"\n")
+    path.write_text('data t = csv("numbers.csv")\nprint sum(t.v)\nsave t.v to "v.csv"\n')
     for given in (path, str(path)):
         m = dsl.load(given, out=tmp_path / "out")
         assert m["t"] if False else "t" in m
@@ -76,7 +77,7 @@ def test_load_and_run(tmp_path, capsys):
 def test_missing_files(tmp_path):
     assert isinstance(fault(lambda: dsl.load(tmp_path / "none.lr"), "E0601"), FileTrouble)
     assert isinstance(fault(lambda: dsl.load(tmp_path)), FileTrouble)
-    assert isinstance(fault(lambda: dsl.compile("data t = csv(\"none.csv\")"), "E0601"), FileTrouble)
+    assert isinstance(fault(lambda: dsl.compile('data t = csv("none.csv")'), "E0601"), FileTrouble)
     (tmp_path / "latin.lr").write_bytes("# é\n".encode("latin-1"))
     assert isinstance(fault(lambda: dsl.load(tmp_path / "latin.lr")), FileTrouble)
 
@@ -98,7 +99,8 @@ def test_set(model):
     assert m["r2"] == 0.5 and m["v"].shape == (5,)
     assert dsl.compile("let rate = 0.1", set={"rate": np.float64(0.5)})["rate"] == 0.5
     assert "rate" in fault(lambda: dsl.compile("let rate = 0.1", set={"rat": 1})).message + str(
-        fault(lambda: dsl.compile("let rate = 0.1", set={"rat": 1})).hint)
+        fault(lambda: dsl.compile("let rate = 0.1", set={"rat": 1})).hint
+    )
 
 
 @pytest.mark.parametrize("value", ["x y", "", None, [1], "1;2", object()])
@@ -115,14 +117,16 @@ def test_precision_and_seed_override_the_header():
         assert dsl.compile(text, device=device)["z"].shape == (3,)
 
 
-@pytest.mark.parametrize("options", [{"precision": "float16"}, {"device": "tpu"}, {"seed": -1}, {"seed": "a"}, {"seed": 1.5},
-                                     {"device": "cuda"}, {"precision": 64}])
+@pytest.mark.parametrize(
+    "options",
+    [{"precision": "float16"}, {"device": "tpu"}, {"seed": -1}, {"seed": "a"}, {"seed": 1.5}, {"device": "cuda"}, {"precision": 64}],
+)
 def test_wrong_options(options):
     fault(lambda: dsl.compile("let a = 1", **options))
 
 
 def test_data_replaces_the_scripts_data():
-    text = "data a = csv(\"none.csv\")\n" if False else "data a = linspace(0, 1, 3)\ndata b = 2 * a\n"
+    text = 'data a = csv("none.csv")\n' if False else "data a = linspace(0, 1, 3)\ndata b = 2 * a\n"
     m = dsl.compile(text, data={"a": [5, 6, 7, 8]})
     assert m["a"].tolist() == [5.0, 6.0, 7.0, 8.0] and m["b"].tolist() == [10.0, 12.0, 14.0, 16.0]
 
@@ -224,11 +228,20 @@ def test_a_failed_binding_fixes_nothing():
 
 # ---------------------------------------------------------------- train
 def test_train_equals_the_statement():
-    for words, options in [("20 epochs", {"epochs": 20}), ("7 epochs", {"epochs": 7, "batch": 4}), ("7 epochs", {"epochs": 7, "batch": 4, "drop_last": True}),
-                           ("30 steps", {"steps": 30}), ("30 steps", {"steps": 30, "batch": 3}), ("5 epochs", {"epochs": 5, "shuffle": True}),
-                           ("5 epochs", {"epochs": 5, "shuffle": True, "batch": 4})]:
-        extra = (f" batch {options['batch']}" if "batch" in options else "") + (" drop_last" if "drop_last" in options else "") + \
-            (" shuffle" if "shuffle" in options else "")
+    for words, options in [
+        ("20 epochs", {"epochs": 20}),
+        ("7 epochs", {"epochs": 7, "batch": 4}),
+        ("7 epochs", {"epochs": 7, "batch": 4, "drop_last": True}),
+        ("30 steps", {"steps": 30}),
+        ("30 steps", {"steps": 30, "batch": 3}),
+        ("5 epochs", {"epochs": 5, "shuffle": True}),
+        ("5 epochs", {"epochs": 5, "shuffle": True, "batch": 4}),
+    ]:
+        extra = (
+            (f" batch {options['batch']}" if "batch" in options else "")
+            + (" drop_last" if "drop_last" in options else "")
+            + (" shuffle" if "shuffle" in options else "")
+        )
         statement = dsl.compile(LINE + f"train {words} over X = x, Y = y{extra}")
         statement.run()
         m = dsl.compile(LINE)
@@ -247,14 +260,43 @@ def test_train_words(model):
     assert (groups["a"], groups["b"]) == (3, 2)
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"epochs": 1, "steps": 1}, {"epochs": -1}, {"epochs": 1.5}, {"epochs": "many"}, {"epochs": None}, {"epochs": [1]}, {"epochs": math.nan},
-    {"epochs": math.inf}, {"epochs": 1, "batch": 0}, {"epochs": 1, "batch": -2}, {"epochs": 1, "batch": 2.5}, {"epochs": 1, "batch": "all"},
-    {"epochs": 1, "of": "none"}, {"epochs": 1, "of": 3}, {"epochs": 1, "of": [None]}, {"epochs": 1, "until": "C <"}, {"epochs": 1, "until": "C"},
-    {"epochs": 1, "until": "nothing < 1"}, {"epochs": 1, "until": 3}, {"epochs": 1, "until": ""}, {"epochs": 1, "valid": {"X": [1]}},
-    {"epochs": 1, "valid": 3}, {"epochs": 1, "valid": {"Z": [1]}}, {"epochs": 1, "valid": {"X": "a", "Y": 1}}, {"epochs": 1, "data": 3},
-    {"epochs": 1, "data": {"X": [[1, 2]]}}, {"epochs": 1, "Z": [1]}, {"epochs": 1, "w": [[[1]]]}, {"epochs": 1, "drop_last": True, "batch": 100},
-    {"epochs": 10**30}, {"steps": 10**30, "until": "C < 1e9"} if False else {"steps": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"epochs": 1, "steps": 1},
+        {"epochs": -1},
+        {"epochs": 1.5},
+        {"epochs": "many"},
+        {"epochs": None},
+        {"epochs": [1]},
+        {"epochs": math.nan},
+        {"epochs": math.inf},
+        {"epochs": 1, "batch": 0},
+        {"epochs": 1, "batch": -2},
+        {"epochs": 1, "batch": 2.5},
+        {"epochs": 1, "batch": "all"},
+        {"epochs": 1, "of": "none"},
+        {"epochs": 1, "of": 3},
+        {"epochs": 1, "of": [None]},
+        {"epochs": 1, "until": "C <"},
+        {"epochs": 1, "until": "C"},
+        {"epochs": 1, "until": "nothing < 1"},
+        {"epochs": 1, "until": 3},
+        {"epochs": 1, "until": ""},
+        {"epochs": 1, "valid": {"X": [1]}},
+        {"epochs": 1, "valid": 3},
+        {"epochs": 1, "valid": {"Z": [1]}},
+        {"epochs": 1, "valid": {"X": "a", "Y": 1}},
+        {"epochs": 1, "data": 3},
+        {"epochs": 1, "data": {"X": [[1, 2]]}},
+        {"epochs": 1, "Z": [1]},
+        {"epochs": 1, "w": [[[1]]]},
+        {"epochs": 1, "drop_last": True, "batch": 100},
+        {"epochs": 10**30},
+        {"steps": 10**30, "until": "C < 1e9"} if False else {"steps": -1},
+    ],
+)
 def test_train_with_nonsense(model, options):
     x, y = model["x"], model["y"]
     fault(lambda: model.train(**{"X": x, "Y": y, **options}) if options.get("epochs") != 10**30 else model.train(epochs=10**30, X=x))
@@ -263,12 +305,37 @@ def test_train_with_nonsense(model, options):
     assert model["w"] != 0.0
 
 
-@pytest.mark.parametrize("value", ["abc", None, object(), [object()], ["a"], 1j, [[1, 2], [3]], {"a": 1}, b"x", [None, 1.0], math.nan and "nan",
-                                   np.array(["1"]), np.zeros((2, 2, 2)), lambda: 1, {1, 2}, iter([1]), np.array([1], dtype="datetime64[s]")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "abc",
+        None,
+        object(),
+        [object()],
+        ["a"],
+        1j,
+        [[1, 2], [3]],
+        {"a": 1},
+        b"x",
+        [None, 1.0],
+        math.nan and "nan",
+        np.array(["1"]),
+        np.zeros((2, 2, 2)),
+        lambda: 1,
+        {1, 2},
+        iter([1]),
+        np.array([1], dtype="datetime64[s]"),
+    ],
+)
 def test_inputs_of_nonsense(model, value):
     y = model["y"]
-    for action in (lambda: model.train(epochs=1, X=value, Y=y), lambda: model.step(X=value, Y=y), lambda: model.eval("C", X=value, Y=1.0),
-                   lambda: model.function(["X", "Y"], "C")(value, 1.0), lambda: model.train(epochs=1, X=y, Y=y, valid={"X": value, "Y": y})):
+    for action in (
+        lambda: model.train(epochs=1, X=value, Y=y),
+        lambda: model.step(X=value, Y=y),
+        lambda: model.eval("C", X=value, Y=1.0),
+        lambda: model.function(["X", "Y"], "C")(value, 1.0),
+        lambda: model.train(epochs=1, X=y, Y=y, valid={"X": value, "Y": y}),
+    ):
         found = fault(action)
         assert "Traceback" not in str(found)
     assert model["w"] == 0.0
@@ -322,7 +389,9 @@ def test_step_of_scalars(model):
 
 def test_step_results():
     assert dsl.compile("shared k = 0.0\nupdate k <- k + 1").step() is None
-    m = dsl.compile("shared a = 1.0, b = 2.0\ncost A = sqr(a)\ncost B = sqr(b)\nupdate a <- a - 0.1 * grad(A, a)\nupdate b <- b - 0.1 * grad(B, b)")
+    m = dsl.compile(
+        "shared a = 1.0, b = 2.0\ncost A = sqr(a)\ncost B = sqr(b)\nupdate a <- a - 0.1 * grad(A, a)\nupdate b <- b - 0.1 * grad(B, b)"
+    )
     assert m.step() == {"A": 1.0, "B": 4.0}
 
 
@@ -381,8 +450,35 @@ def test_eval(model):
     assert np.isnan(model.eval("log(X)", X=-1.0))
 
 
-@pytest.mark.parametrize("expression", ["", "Y_bar +", "nothing", "Y_bar", "let a = 1", "1; 2", "f(", "\"text\"", "csv(\"a.csv\")", "#", "\n", "(1, 2)", "X.T.T @ X",
-                                        "x[99]", "7 // 0", "print w", "\x00", "é", "1e999999", "[" * 200 + "]" * 200, "-" * 500 + "1", 3, None, ["w", 3]])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "Y_bar +",
+        "nothing",
+        "Y_bar",
+        "let a = 1",
+        "1; 2",
+        "f(",
+        '"text"',
+        'csv("a.csv")',
+        "#",
+        "\n",
+        "(1, 2)",
+        "X.T.T @ X",
+        "x[99]",
+        "7 // 0",
+        "print w",
+        "\x00",
+        "é",
+        "1e999999",
+        "[" * 200 + "]" * 200,
+        "-" * 500 + "1",
+        3,
+        None,
+        ["w", 3],
+    ],
+)
 def test_eval_of_nonsense(model, expression):
     try:
         value = model.eval(expression)
@@ -400,7 +496,7 @@ def test_function(model):
     single = model.function(["X"], "Y_bar")
     assert isinstance(single(1.0), np.ndarray)
     model["w"] = 3.0
-    assert single(2.0) == 6.0                                  # state is read when called
+    assert single(2.0) == 6.0  # state is read when called
     assert isinstance(model.function([], ["w"])(), tuple)
     assert model.function(("X",), ("Y_bar",))(1.0)[0] == 3.0
 
@@ -464,7 +560,7 @@ def test_diverged_keeps_the_state(model):
 
 
 def test_run_stops_at_the_first_trouble(capsys):
-    m = dsl.compile("print 1\nassert false, \"no\"\nprint 2")
+    m = dsl.compile('print 1\nassert false, "no"\nprint 2')
     fault(m.run)
     assert capsys.readouterr().out == "1\n"
 
@@ -520,6 +616,7 @@ def test_numpy_settings_are_left_alone(model):
 # ---------------------------------------------------------------- types for users
 def test_public_names_are_typed():
     import inspect
+
     package = Path(dsl.__file__).parent
     assert (package / "py.typed").exists()
     for name in ("model.py", "session.py"):

@@ -1,4 +1,5 @@
 """Training: what every word of `train` means, against plain NumPy loops."""
+
 from __future__ import annotations
 
 import io
@@ -60,11 +61,11 @@ def line_loop(x, y, epochs, size=1, drop_last=False, order=None, steps=None, rat
         rows = np.arange(len(x)) if order is None else order(epoch)
         total = weight = 0.0
         for low in range(0, len(x), size):
-            chosen = rows[low:low + size]
+            chosen = rows[low : low + size]
             if drop_last and len(chosen) < size:
                 continue
             residual = x[chosen] * w + b - y[chosen]
-            total, weight = total + np.sum(residual ** 2), weight + len(chosen)
+            total, weight = total + np.sum(residual**2), weight + len(chosen)
             w, b = w - rate * np.mean(2 * residual * x[chosen]), b - rate * np.mean(2 * residual)
             taken += 1
             if taken == steps:
@@ -81,9 +82,18 @@ def check_line(model, expected, tolerance=1e-12):
 
 # ---------------------------------------------------------------- rows and batches
 @pytest.mark.parametrize("rows", [1, 2, 7, 10])
-@pytest.mark.parametrize(("words", "size", "drop"), [
-    ("", 1, False), ("batch 1", 1, False), ("batch 3", 3, False), ("batch 3 drop_last", 3, True), ("batch 5", 5, False),
-    ("batch 10", 10, False), ("batch 100", 100, False)])
+@pytest.mark.parametrize(
+    ("words", "size", "drop"),
+    [
+        ("", 1, False),
+        ("batch 1", 1, False),
+        ("batch 3", 3, False),
+        ("batch 3 drop_last", 3, True),
+        ("batch 5", 5, False),
+        ("batch 10", 10, False),
+        ("batch 100", 100, False),
+    ],
+)
 def test_mapped_rows(rows, words, size, drop):
     text = LINE.format(rows=rows) + f"train 4 epochs over X = x, Y = y {words}"
     if drop and rows < size:
@@ -97,9 +107,14 @@ def test_mapped_rows(rows, words, size, drop):
 
 @pytest.mark.parametrize(("words", "size"), [("", 10), ("batch 4", 4), ("batch 4 drop_last", 4), ("batch 10", 10)])
 def test_equal_rank(words, size):
-    model = trained(LINE.format(rows=10).replace("scalar", "vector") .replace("X, Y", "X[n], Y[n]", 1)
-                    .replace("abs(X", "mean(abs(X").replace("b - Y)\ngrad", "b - Y))\ngrad")
-                    + f"train 6 epochs over X = x, Y = y {words}")
+    model = trained(
+        LINE.format(rows=10)
+        .replace("scalar", "vector")
+        .replace("X, Y", "X[n], Y[n]", 1)
+        .replace("abs(X", "mean(abs(X")
+        .replace("b - Y)\ngrad", "b - Y))\ngrad")
+        + f"train 6 epochs over X = x, Y = y {words}"
+    )
     check_line(model, line_loop(model["x"], model["y"], 6, size, "drop_last" in words))
 
 
@@ -156,8 +171,8 @@ train 3 epochs over x = A, y = t batch 4
     w = np.zeros(3)
     for _ in range(3):
         for low in range(0, 9, 4):
-            Z = A[low:low + 4] @ P
-            w = w - 0.05 * 2 * Z.T @ (Z @ w - t[low:low + 4]) / len(Z)
+            Z = A[low : low + 4] @ P
+            w = w - 0.05 * 2 * Z.T @ (Z @ w - t[low : low + 4]) / len(Z)
     np.testing.assert_allclose(model["w"], w, rtol=0, atol=1e-13)
 
 
@@ -168,9 +183,9 @@ def test_metrics_are_means_over_rows():
     w = b = 0.0
     far = []
     for low in range(0, 10, 4):
-        r = x[low:low + 4] * w + b - y[low:low + 4]
+        r = x[low : low + 4] * w + b - y[low : low + 4]
         far += list(abs(r))
-        w, b = w - 0.1 * np.mean(2 * r * x[low:low + 4]), b - 0.1 * np.mean(2 * r)
+        w, b = w - 0.1 * np.mean(2 * r * x[low : low + 4]), b - 0.1 * np.mean(2 * r)
     assert float(found.split()[1]) == pytest.approx(np.mean(far), rel=1e-13)
 
 
@@ -199,8 +214,9 @@ def test_counts_may_be_names():
 
 
 # ---------------------------------------------------------------- data of all kinds
-@pytest.mark.parametrize(("dtype", "good"), [("float", [0.5, 1.0, 2.0]), ("int", [1.0, 2.0, 3.0]), ("int32", [1, 2, 3]),
-                                             ("bool", [True, False, True])])
+@pytest.mark.parametrize(
+    ("dtype", "good"), [("float", [0.5, 1.0, 2.0]), ("int", [1.0, 2.0, 3.0]), ("int32", [1, 2, 3]), ("bool", [True, False, True])]
+)
 def test_input_dtypes(dtype, good):
     model = compiled(f"{dtype} scalar X\nshared s = 0.0\nupdate s <- s + float(X)\n")
     for values in (good, np.array(good, dtype="float32"), np.array(good, dtype=object).astype(float)):
@@ -211,8 +227,12 @@ def test_input_dtypes(dtype, good):
 
 def test_integer_input_with_fractions():
     model = compiled("int scalar X\nshared s = 0.0\nupdate s <- s + X\n")
-    for call in (lambda: model.train(epochs=1, X=[1.0, 2.5]), lambda: model.step(X=[1.0, 2.5]), lambda: model.eval("X", X=2.5),
-                 lambda: model.train(epochs=1, X=[1.0, math.nan])):
+    for call in (
+        lambda: model.train(epochs=1, X=[1.0, 2.5]),
+        lambda: model.step(X=[1.0, 2.5]),
+        lambda: model.eval("X", X=2.5),
+        lambda: model.train(epochs=1, X=[1.0, math.nan]),
+    ):
         with pytest.raises(dsl.LrError) as caught:
             call()
         assert caught.value.code == "E0203"
@@ -229,8 +249,10 @@ def test_nan_in_data_stops_training_where_it_is_read():
 
 
 def test_nan_in_data_masked_out_is_fine():
-    model = compiled("vector y[n]\nshared m = 0.0\nlet seen = not isnan(y)\ncost C = sum(where(seen, sqr(y - m), 0)) / sum(seen)\n"
-                     "grad g = C wrt m\nupdate m <- m - 0.5 * g")
+    model = compiled(
+        "vector y[n]\nshared m = 0.0\nlet seen = not isnan(y)\ncost C = sum(where(seen, sqr(y - m), 0)) / sum(seen)\n"
+        "grad g = C wrt m\nupdate m <- m - 0.5 * g"
+    )
     model.train(epochs=1, y=[1.0, np.nan, 3.0])
     assert model["m"] == 2.0
 
@@ -250,8 +272,10 @@ def orders(text, epochs, **options):
 
 
 def test_shuffle_is_a_permutation_new_each_epoch():
-    model = compiled("data x = arange(10)\nscalar X\nshared seen[k] = zeros(10), t = 0.0\n"
-                     "update seen <- seen + one_hot(int(X), 10) * (t + 1)\nupdate t <- t + 1\ntrain 3 epochs over X = x shuffle")
+    model = compiled(
+        "data x = arange(10)\nscalar X\nshared seen[k] = zeros(10), t = 0.0\n"
+        "update seen <- seen + one_hot(int(X), 10) * (t + 1)\nupdate t <- t + 1\ntrain 3 epochs over X = x shuffle"
+    )
     model.run()
     assert model["seen"].sum() == sum(range(1, 31))
     first = compiled(ORDER + "train 8 steps over X = arange(8) shuffle")
@@ -266,7 +290,11 @@ def test_shuffle_is_a_permutation_new_each_epoch():
 def test_shuffle_depends_on_the_seed_only():
     text = ORDER + "train 1 epochs over X = arange(8) shuffle"
     assert orders(text, 1, seed=1) == orders(text, 1, seed=1) != orders(text, 1, seed=2)
-    edited = "let other = 3\ndata noise = normal(4)\n" + ORDER.replace("10 *", "10.0 *") + "print other\ntrain 1 epochs over X = arange(8) shuffle"
+    edited = (
+        "let other = 3\ndata noise = normal(4)\n"
+        + ORDER.replace("10 *", "10.0 *")
+        + "print other\ntrain 1 epochs over X = arange(8) shuffle"
+    )
     assert orders(text, 1, seed=1) == orders(edited, 1, seed=1, stdout=io.StringIO())
 
 
@@ -274,14 +302,16 @@ def test_shuffle_of_batches_is_the_loop_with_that_order():
     model = compiled(LINE.format(rows=10) + "train 3 epochs over X = x, Y = y batch 4 shuffle")
     plan = model.session.items[-1]
     from dsl.ops import philox
+
     model.run()
-    check_line(model, line_loop(model["x"], model["y"], 3, 4,
-                                order=lambda e: philox.shuffle_index(plan.shuffle_key, e, np.arange(10), 10)))
+    check_line(model, line_loop(model["x"], model["y"], 3, 4, order=lambda e: philox.shuffle_index(plan.shuffle_key, e, np.arange(10), 10)))
 
 
 def test_every_row_is_taken_once_an_epoch():
-    model = trained("data x = arange(37)\nscalar X\nshared s = 0.0, c = 0.0\ncost C = X\nmetric one = X * 0 + 1\n"
-                    "update s <- s + 1\nupdate c <- c + 1\ntrain 3 epochs over X = x batch 5 shuffle:\n  every 1 epochs: assert C == 18.0")
+    model = trained(
+        "data x = arange(37)\nscalar X\nshared s = 0.0, c = 0.0\ncost C = X\nmetric one = X * 0 + 1\n"
+        "update s <- s + 1\nupdate c <- c + 1\ntrain 3 epochs over X = x batch 5 shuffle:\n  every 1 epochs: assert C == 18.0"
+    )
     assert model["s"] == 24
 
 
@@ -317,8 +347,10 @@ def test_only_updates_above_a_train_run_in_it():
 
 
 def test_bool_and_int_state():
-    model = trained("shared bool odd = false\nshared int n = 0\nshared int32 k = 5\nupdate odd <- not odd\nupdate n <- n + 1\n"
-                    "update k <- k // 2\ntrain 3 steps")
+    model = trained(
+        "shared bool odd = false\nshared int n = 0\nshared int32 k = 5\nupdate odd <- not odd\nupdate n <- n + 1\n"
+        "update k <- k // 2\ntrain 3 steps"
+    )
     assert (model["odd"].dtype, model["n"].dtype, model["k"].dtype) == (bool, np.int64, np.int32)
     assert bool(model["odd"]) and model["n"] == 3 and model["k"] == 0
 
@@ -378,7 +410,7 @@ def test_the_same_cost_in_two_groups():
         a = a - 0.1 * 2 * (a * x - b) * x
         b = b + 0.1 * 2 * (a * x - b)
     np.testing.assert_allclose([model["a"], model["b"]], [a, b], rtol=0, atol=1e-12)
-    assert report(model).cost == pytest.approx(total / 3)          # as the first group met it
+    assert report(model).cost == pytest.approx(total / 3)  # as the first group met it
 
 
 def test_ungrouped_updates_do_not_run_with_of():
@@ -387,8 +419,9 @@ def test_ungrouped_updates_do_not_run_with_of():
 
 
 def test_divergence_in_the_second_group_takes_the_first_back():
-    model = compiled("shared a = 1.0, b = 2.0\nstep first:\n  update a <- a + 1\nstep second:\n  update b <- log(3 - a)\n"
-                     "train 9 steps of first, second")
+    model = compiled(
+        "shared a = 1.0, b = 2.0\nstep first:\n  update a <- a + 1\nstep second:\n  update b <- log(3 - a)\ntrain 9 steps of first, second"
+    )
     with pytest.raises(dsl.Diverged, match="step 2"):
         model.run()
     assert model["a"] == 2.0 and model["b"] == 0.0
@@ -446,8 +479,9 @@ def test_every_by_epoch_sees_epoch_values_and_the_state():
 def test_every_by_steps():
     text = "shared s = 0.0\nupdate s <- s + 1\n"
     assert output(text + "train 7 steps:\n  every 3 steps: print s") == "3.0\n6.0\n"
-    assert output("scalar X\n" + text + "train 3 epochs over X = [1, 2]:\n  every 4 steps: print s\n  every 2 epochs:\n    print s, s") == "4.0\n4.0 4.0\n".replace(
-        "4.0\n4.0 4.0", "4.0 4.0\n4.0")
+    assert output(
+        "scalar X\n" + text + "train 3 epochs over X = [1, 2]:\n  every 4 steps: print s\n  every 2 epochs:\n    print s, s"
+    ) == "4.0\n4.0 4.0\n".replace("4.0\n4.0 4.0", "4.0 4.0\n4.0")
 
 
 def test_every_with_costs_by_steps_in_the_first_epoch():
@@ -465,15 +499,14 @@ VALID = "scalar X, Y\nshared w = 0.0\ncost C = sqr(w * X - Y)\nmetric far = abs(
 
 
 def test_valid_values():
-    text = VALID + ("train 3 epochs over X = [1, 2], Y = [2, 4]:\n  valid X = [1, 2, 3], Y = [1, 1, 1]\n"
-                    "  every 1 epochs: print C, far, w")
+    text = VALID + ("train 3 epochs over X = [1, 2], Y = [2, 4]:\n  valid X = [1, 2, 3], Y = [1, 1, 1]\n  every 1 epochs: print C, far, w")
     lines = [list(map(float, line.split())) for line in output(text).splitlines()]
     w = 0.0
     for cost, far, state in lines:
         for x, y in ((1, 2), (2, 4)):
             w -= 0.1 * 2 * (w * x - y) * x
         errors = w * np.array([1, 2, 3]) - 1
-        assert (state, cost, far) == pytest.approx((w, np.mean(errors ** 2), np.mean(abs(errors))))
+        assert (state, cost, far) == pytest.approx((w, np.mean(errors**2), np.mean(abs(errors))))
     model = trained(text, stdout=io.StringIO())
     assert report(model).valid == pytest.approx({"C": lines[-1][0], "far": lines[-1][1]})
     assert report(model).cost != pytest.approx(lines[-1][0])
@@ -497,7 +530,9 @@ def test_draws_do_not_act_in_valid():
 
 def test_stop_without_lower_cost():
     # the cost falls to 0 at k = 5 and rises again
-    text = "shared k = 0.0\ncost C = sqr(k - 5)\nupdate k <- k + 1 + 0 * grad(C, k)\ntrain 100 epochs:\n  stop after 3 epochs without lower C"
+    text = (
+        "shared k = 0.0\ncost C = sqr(k - 5)\nupdate k <- k + 1 + 0 * grad(C, k)\ntrain 100 epochs:\n  stop after 3 epochs without lower C"
+    )
     model = trained(text)
     assert report(model).epochs == 9 and report(model).stopped == "no lower C" and model["k"] == 9
 
@@ -515,23 +550,27 @@ def test_stop_by_steps():
 
 def test_stop_looks_at_valid():
     text = VALID + "train 50 epochs over X = [1, 2], Y = [2, 4]:\n  valid X = [1], Y = [0]\n  stop after 2 epochs without lower C"
-    assert report(trained(text)).epochs == 3               # from w = 0 the validation cost only grows
+    assert report(trained(text)).epochs == 3  # from w = 0 the validation cost only grows
 
 
 def test_nan_never_counts_as_better():
-    text = "shared k = 0.0\nmetric m = if k == 1 then nan else 0 - k\nupdate k <- k + 1\ntrain 9 epochs:\n  stop after 4 epochs without higher m"
+    text = "shared k = 0.0\nmetric m = if k == 1 then nan else 0 - k\nupdate k <- k + 1\n"
+    text += "train 9 epochs:\n  stop after 4 epochs without higher m"
     assert report(trained(text)).epochs == 5
 
 
 def test_a_nan_metric_does_not_stop_training():
-    model = trained("shared k = 0.0\nmetric m = k / k\ncost C = sqr(k - 1)\nupdate k <- k - 0.5 * grad(C, k)\ntrain 2 epochs:\n"
-                    "  every 1 epochs: print m", stdout=io.StringIO())
+    model = trained(
+        "shared k = 0.0\nmetric m = k / k\ncost C = sqr(k - 1)\nupdate k <- k - 0.5 * grad(C, k)\ntrain 2 epochs:\n"
+        "  every 1 epochs: print m",
+        stdout=io.StringIO(),
+    )
     assert model["k"] == 1.0
 
 
 # ---------------------------------------------------------------- log
 def test_log(tmp_path):
-    trained(VALID + "train 2 epochs over X = [1, 2], Y = [2, 4]:\n  log \"deep/run.jsonl\"\n  valid X = [1], Y = [0]", out=tmp_path)
+    trained(VALID + 'train 2 epochs over X = [1, 2], Y = [2, 4]:\n  log "deep/run.jsonl"\n  valid X = [1], Y = [0]', out=tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "deep" / "run.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 2), (2, 4)]
     w = 0.0
@@ -540,19 +579,20 @@ def test_log(tmp_path):
         for x, y in ((1, 2), (2, 4)):
             costs.append((w * x - y) ** 2)
             w -= 0.1 * 2 * (w * x - y) * x
-        assert line["C"] == pytest.approx(np.mean(costs)) and line["valid"]["C"] == pytest.approx(w ** 2)
+        assert line["C"] == pytest.approx(np.mean(costs)) and line["valid"]["C"] == pytest.approx(w**2)
 
 
 def test_log_that_cannot_be_written(tmp_path):
     (tmp_path / "x.jsonl").mkdir()
-    found = problem(COUNT + "train 2 epochs:\n  log \"x.jsonl\"", out=tmp_path)
+    found = problem(COUNT + 'train 2 epochs:\n  log "x.jsonl"', out=tmp_path)
     assert isinstance(found, dsl.errors.FileTrouble) and "x.jsonl" in found.message
 
 
 # ---------------------------------------------------------------- schedules
 def rates(clause, words="10 steps", extra=""):
     """The value that a schedule had in every step."""
-    text = f"let rate = 7\n{extra}shared seen[n] = {[0.0] * 10}, k = 0.0\nupdate seen <- where(arange(10) == int(k), rate, seen)\nupdate k <- k + 1\ntrain {words}:\n  rate = {clause}"
+    text = f"let rate = 7\n{extra}shared seen[n] = {[0.0] * 10}, k = 0.0\nupdate seen <- where(arange(10) == int(k), rate, seen)\n"
+    text += f"update k <- k + 1\ntrain {words}:\n  rate = {clause}"
     return trained(text)["seen"]
 
 
@@ -571,9 +611,9 @@ def test_exponential_and_steps_are_staircases_by_epoch():
     over = "5 epochs over X = [0, 0]"
     extra = "scalar X\n"
     epoch = np.arange(10) // 2
-    np.testing.assert_allclose(rates("exponential(1, 0.5)", over, extra), 0.5 ** epoch, rtol=1e-15)
+    np.testing.assert_allclose(rates("exponential(1, 0.5)", over, extra), 0.5**epoch, rtol=1e-15)
     np.testing.assert_allclose(rates("steps(1, 0.1, 2)", over, extra), 0.1 ** (epoch // 2), rtol=1e-15)
-    np.testing.assert_allclose(rates("exponential(1, 0.5)", "10 steps over X = [0, 0]", extra), 0.5 ** epoch, rtol=1e-15)
+    np.testing.assert_allclose(rates("exponential(1, 0.5)", "10 steps over X = [0, 0]", extra), 0.5**epoch, rtol=1e-15)
     np.testing.assert_allclose(rates("exponential(1, 0.5)"), 0.5 ** np.arange(10), rtol=1e-15)
 
 
@@ -587,7 +627,9 @@ def test_one_step_takes_the_first_value():
 
 
 def test_schedules_restart():
-    model = compiled("let rate = 7\nshared s = 0.0\nupdate s <- s + rate\ntrain 3 steps:\n  rate = linear(1, 3)\nprint rate", stdout=io.StringIO())
+    model = compiled(
+        "let rate = 7\nshared s = 0.0\nupdate s <- s + rate\ntrain 3 steps:\n  rate = linear(1, 3)\nprint rate", stdout=io.StringIO()
+    )
     model.run()
     assert model["s"] == 6
     model.run()
@@ -611,11 +653,16 @@ def test_ambiguous_schedule():
 
 
 def test_schedule_of_a_named_rate_reaches_the_optimizer():
-    model = trained("let slow = 0.3\nshared w = 1.0\ncost C = sqr(w)\nminimize C wrt w using sgd(rate = slow)\ntrain 2 steps:\n  slow = linear(0.1, 0.4)")
+    model = trained(
+        "let slow = 0.3\nshared w = 1.0\ncost C = sqr(w)\nminimize C wrt w using sgd(rate = slow)\n"
+        "train 2 steps:\n  slow = linear(0.1, 0.4)"
+    )
     assert model["w"] == pytest.approx(0.8 * 0.2, rel=1e-13)
 
 
-@pytest.mark.parametrize("clause", ["steps(1, 0.1, 0)", "warmup(-1, linear(1, 2))", "exponential(1, 1e300)", "cosine(1)", "3", "linear(1, s)"])
+@pytest.mark.parametrize(
+    "clause", ["steps(1, 0.1, 0)", "warmup(-1, linear(1, 2))", "exponential(1, 1e300)", "cosine(1)", "3", "linear(1, s)"]
+)
 def test_wrong_schedules_are_errors_not_crashes(clause):
     found = problem(f"let rate = 7\nshared s = 0.0\nupdate s <- s + rate\ntrain 300 steps:\n  rate = {clause}")
     assert found.code in ("E0418", "E0720")
@@ -637,39 +684,53 @@ def nesterov(p, g, t, s, rate=0.01, mu=0.9):
 
 
 def rmsprop(p, g, t, s, rate=1e-3, rho=0.9, eps=1e-8):
-    s["s"] = rho * s.get("s", 0.0) + (1 - rho) * g ** 2
+    s["s"] = rho * s.get("s", 0.0) + (1 - rho) * g**2
     return p - rate * g / (np.sqrt(s["s"]) + eps)
 
 
 def adagrad(p, g, t, s, rate=0.01, eps=1e-10):
-    s["s"] = s.get("s", 0.0) + g ** 2
+    s["s"] = s.get("s", 0.0) + g**2
     return p - rate * g / (np.sqrt(s["s"]) + eps)
 
 
 def adam(p, g, t, s, rate=1e-3, b1=0.9, b2=0.999, eps=1e-8):
     s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
-    s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g ** 2
-    return p - rate * (s["m"] / (1 - b1 ** t)) / (np.sqrt(s["v"] / (1 - b2 ** t)) + eps)
+    s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g**2
+    return p - rate * (s["m"] / (1 - b1**t)) / (np.sqrt(s["v"] / (1 - b2**t)) + eps)
 
 
 def adamw(p, g, t, s, rate=1e-3, decay=0.01, **rest):
     return adam(p, g, t, s, rate, **rest) - rate * decay * p
 
 
-OPTIMIZERS = [(sgd, {}), (sgd, {"rate": 0.2}), (momentum, {}), (momentum, {"rate": 0.1, "mu": 0.5}), (nesterov, {}),
-              (nesterov, {"rate": 0.05, "mu": 0.95}), (rmsprop, {}), (rmsprop, {"rate": 0.1, "rho": 0.5, "eps": 1e-3}), (adagrad, {}),
-              (adagrad, {"rate": 0.5}), (adam, {}), (adam, {"rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-4}), (adamw, {}),
-              (adamw, {"rate": 0.1, "decay": 0.3})]
+OPTIMIZERS = [
+    (sgd, {}),
+    (sgd, {"rate": 0.2}),
+    (momentum, {}),
+    (momentum, {"rate": 0.1, "mu": 0.5}),
+    (nesterov, {}),
+    (nesterov, {"rate": 0.05, "mu": 0.95}),
+    (rmsprop, {}),
+    (rmsprop, {"rate": 0.1, "rho": 0.5, "eps": 1e-3}),
+    (adagrad, {}),
+    (adagrad, {"rate": 0.5}),
+    (adam, {}),
+    (adam, {"rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-4}),
+    (adamw, {}),
+    (adamw, {"rate": 0.1, "decay": 0.3}),
+]
 QUADRATIC = "shared w[n] = [1.0, -2.0, 3.0], s = 0.5\ncost C = sum(sqr(w) * arange(3)) + sqr(s - 2) + s * w[0]\n"
 
 
-@pytest.mark.parametrize(("rule", "options"), OPTIMIZERS, ids=lambda v: getattr(v, "__name__", None) or "-".join(map(str, v.values())) or "defaults")
+@pytest.mark.parametrize(
+    ("rule", "options"), OPTIMIZERS, ids=lambda v: getattr(v, "__name__", None) or "-".join(map(str, v.values())) or "defaults"
+)
 def test_optimizers(rule, options):
     words = ", ".join(f"{k} = {v!r}" for k, v in options.items())
     model = compiled(QUADRATIC + f"minimize C wrt all using {rule.__name__}({words})\ntrain 40 epochs\ntrain 25 steps")
     model.run()
     w, s, slots = np.array([1.0, -2.0, 3.0]), 0.5, ({}, {})
-    for t in range(1, 66):                          # slots and t go on over the second `train`
+    for t in range(1, 66):  # slots and t go on over the second `train`
         gw, gs = 2 * w * np.arange(3) + s * np.array([1.0, 0, 0]), 2 * (s - 2) + w[0]
         w, s = rule(w, gw, t, slots[0], **options), rule(s, gs, t, slots[1], **options)
     np.testing.assert_allclose(model["w"], w, rtol=0, atol=1e-12)
@@ -677,8 +738,10 @@ def test_optimizers(rule, options):
 
 
 def test_two_minimizes_count_apart():
-    model = trained("shared a = 1.0, b = 1.0\ncost C = sqr(a) + sqr(b)\nminimize C wrt a using adam(rate = 0.1)\n"
-                    "minimize C wrt b using adam(rate = 0.2)\ntrain 3 steps")
+    model = trained(
+        "shared a = 1.0, b = 1.0\ncost C = sqr(a) + sqr(b)\nminimize C wrt a using adam(rate = 0.1)\n"
+        "minimize C wrt b using adam(rate = 0.2)\ntrain 3 steps"
+    )
     for name, rate in (("a", 0.1), ("b", 0.2)):
         p, slots = 1.0, {}
         for t in range(1, 4):
@@ -711,8 +774,10 @@ def test_float32_training_stays_float32():
 
 
 def test_mapped_minimize_averages():
-    model = trained("scalar X, Y\ndata x = normal(10)\ndata y = normal(10)\nshared w = 0.0\ncost C = sqr(w * X - Y)\n"
-                    "minimize C wrt w using momentum(rate = 0.1)\ntrain 3 epochs over X = x, Y = y batch 4")
+    model = trained(
+        "scalar X, Y\ndata x = normal(10)\ndata y = normal(10)\nshared w = 0.0\ncost C = sqr(w * X - Y)\n"
+        "minimize C wrt w using momentum(rate = 0.1)\ntrain 3 epochs over X = x, Y = y batch 4"
+    )
     x, y, w, slots = model["x"], model["y"], 0.0, {}
     for _ in range(3):
         for low in range(0, 10, 4):
@@ -728,14 +793,16 @@ def test_clip_norm_is_joint(bound):
     w, s, slots = np.array([1.0, -2.0, 3.0]), 0.5, ({}, {})
     for _ in range(6):
         gw, gs = 2 * w * np.arange(3) + s * np.array([1.0, 0, 0]), 2 * (s - 2) + w[0]
-        scale = min(1.0, bound / math.sqrt(np.sum(gw ** 2) + gs ** 2))
+        scale = min(1.0, bound / math.sqrt(np.sum(gw**2) + gs**2))
         w, s = momentum(w, gw * scale, 0, slots[0], 0.1), momentum(s, gs * scale, 0, slots[1], 0.1)
     np.testing.assert_allclose([*model["w"], model["s"]], [*w, s], rtol=0, atol=1e-12)
 
 
 def test_clip_norm_of_mapped_batches_is_of_the_mean_gradient():
-    model = trained("scalar X, Y\ndata x = 5 * normal(8)\ndata y = normal(8)\nshared w = 0.0\ncost C = sqr(w * X - Y)\n"
-                    "minimize C wrt w using sgd(rate = 0.1)\ntrain 2 epochs over X = x, Y = y batch 4:\n  clip norm 1")
+    model = trained(
+        "scalar X, Y\ndata x = 5 * normal(8)\ndata y = normal(8)\nshared w = 0.0\ncost C = sqr(w * X - Y)\n"
+        "minimize C wrt w using sgd(rate = 0.1)\ntrain 2 epochs over X = x, Y = y batch 4:\n  clip norm 1"
+    )
     x, y, w = model["x"], model["y"], 0.0
     for _ in range(2):
         for low in (0, 4):
@@ -822,13 +889,17 @@ def test_model_dims_are_fixed_by_the_first_binding():
 
 
 def test_the_first_binding_in_the_script_fixes_them_where_it_is_read():
-    model = trained("data A = normal(6, 4)\nmatrix X[n, d]\nshared w[d] = normal()\ncost C = mean(sqr(X @ w))\n"
-                    "update w <- w - 0.1 * grad(C, w)\ntrain 1 epochs over X = A")
+    model = trained(
+        "data A = normal(6, 4)\nmatrix X[n, d]\nshared w[d] = normal()\ncost C = mean(sqr(X @ w))\n"
+        "update w <- w - 0.1 * grad(C, w)\ntrain 1 epochs over X = A"
+    )
     assert model["w"].shape == (4,)
 
 
 def test_ragged_sizes_compile_nothing():
-    model = compiled(LINE.format(rows=10).replace("scalar", "vector").replace("X, Y", "X[n], Y[n]", 1).replace("metric far = abs(X * w + b - Y)", ""))
+    model = compiled(
+        LINE.format(rows=10).replace("scalar", "vector").replace("X, Y", "X[n], Y[n]", 1).replace("metric far = abs(X * w + b - Y)", "")
+    )
     model.train(epochs=1, batch=4, X=np.arange(10.0), Y=np.arange(10.0))
     before = model.session.compute.compilations
     for rows in (1, 2, 11, 13, 50):
@@ -843,7 +914,7 @@ def test_ragged_mapped_batches_compile_nothing():
     for rows in (1, 2, 11, 13, 50):
         model.train(epochs=2, batch=4, X=np.arange(rows) / rows, Y=np.arange(rows) / rows)
         model.step(X=np.arange(rows) / rows, Y=np.arange(rows) / rows)
-    assert model.session.compute.compilations <= before + 1           # `step` may have one of its own
+    assert model.session.compute.compilations <= before + 1  # `step` may have one of its own
 
 
 def test_rows_that_disagree():
@@ -880,8 +951,10 @@ def test_infinite_from_finite_stops():
 
 
 def test_infinite_on_purpose_is_fine():
-    model = trained("shared best = inf, low[n] = [inf, 1], k = 3.0\ncost C = best\nupdate best <- minimum(best, k)\nupdate k <- k - 1\n"
-                    "shared never = -inf\nupdate never <- never\nupdate low <- low\ntrain 5 steps")
+    model = trained(
+        "shared best = inf, low[n] = [inf, 1], k = 3.0\ncost C = best\nupdate best <- minimum(best, k)\nupdate k <- k - 1\n"
+        "shared never = -inf\nupdate never <- never\nupdate low <- low\ntrain 5 steps"
+    )
     assert model["best"] == -1.0 and model["never"] == -np.inf
 
 
@@ -931,7 +1004,7 @@ def test_index_fault_in_a_step():
 
 
 def test_error_in_every_keeps_the_state():
-    model = compiled("shared k = 0.0\nupdate k <- k + 1\ntrain 5 steps:\n  every 2 steps: assert k < 3, \"too far\"")
+    model = compiled('shared k = 0.0\nupdate k <- k + 1\ntrain 5 steps:\n  every 2 steps: assert k < 3, "too far"')
     with pytest.raises(dsl.LrError, match="too far"):
         model.run()
     assert model["k"] == 4.0
@@ -945,11 +1018,13 @@ FOREVER = "shared a = 0.0, b = 0.0\nupdate a <- a + 1\nupdate b <- a\ntrain 1000
 def test_ctrl_c_ends_the_command_line_with_130(tmp_path):
     script = tmp_path / "long.lr"
     script.write_text(FOREVER.replace("train", "print 1\ntrain"))
-    process = subprocess.Popen([sys.executable, "-u", "-m", "dsl", "run", str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "dsl", "run", str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "1\n"
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
     assert "interrupted after step" in err and "long.lr:5" in err
 

@@ -17,7 +17,6 @@ from dsl.ir.types import ArrayType, Dim
 from dsl.ops.leaves import is_leaf
 from dsl.ops.table import Fault
 
-
 SPELLINGS: dict[Any, str] = {
     operator.add: "{} + {}", operator.sub: "{} - {}", operator.mul: "{} * {}", operator.truediv: "{} / {}", operator.neg: "-{}",
     operator.eq: "{} == {}", operator.ne: "{} != {}", operator.lt: "{} < {}", operator.le: "{} <= {}", operator.gt: "{} > {}",
@@ -56,7 +55,7 @@ class NumpyExecutable:
         self.attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
         names = {node: f"v{i}" for i, node in enumerate(order)}
         scope: dict[str, Any] = {}
-        lines = [f"def run({', '.join(names[n] for n in self.leaves)}):"]
+        lines: list[str] = []
         with np.errstate(all="ignore"):
             for node in order:
                 if is_leaf(node):
@@ -83,9 +82,16 @@ class NumpyExecutable:
                 self.nodes.append(node)
         lines.append(f"  return ({', '.join(names[r] for r in roots)},)")
         self.constants = {n: scope[names[n]] for n in order if names[n] in scope}
-        exec(compile("\n".join(lines), "<graph>", "exec"), scope)
-        self.function: Callable[..., tuple[Any, ...]] = scope["run"]
+        self.body, self.names, self.scope = "\n".join(lines), names, scope
+        self.function = self.taking(self.leaves)
         self.sizes: dict[str, int] | None = None
+
+    def taking(self, parameters: Sequence[Node | None]) -> Callable[..., tuple[Any, ...]]:
+        """The function of these leaves in this order, all of them and perhaps others (None) that it does not read."""
+        words = [self.names[p] if p is not None else f"_{i}" for i, p in enumerate(parameters)]
+        exec(compile(f"def run({', '.join(words)}):\n{self.body}", "<graph>", "exec"), self.scope)
+        function: Callable[..., tuple[Any, ...]] = self.scope.pop("run")
+        return function
 
     def set_sizes(self, sizes: Mapping[str, int]) -> None:
         """The lengths from now on: attributes that hold sizes are evaluated, nothing else changes."""
@@ -105,7 +111,11 @@ class NumpyExecutable:
         try:
             return self.function(*leaves)
         except Fault as fault:
-            raise FaultAt(fault, self.nodes[_line(fault) - 2]) from None
+            raise self.located(fault) from None
+
+    def located(self, fault: Fault) -> FaultAt:
+        """A fault of the function, with the node that met it."""
+        return FaultAt(fault, self.nodes[_line(fault) - 2])
 
     def trace(self, leaves: Sequence[Any]) -> dict[Node, Any]:
         """Every node's value, in order, for finding where a nan began."""

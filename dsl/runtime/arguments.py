@@ -35,7 +35,7 @@ def as_dtype(name: str, value: Any, dtype: str) -> Array:
     """The value as an array of this dtype; integers must hold it exactly."""
     array = as_array(name, value)
     if dtype == "bool":
-        return array != 0
+        return np.asarray(array != 0)
     with np.errstate(all="ignore"):
         result = np.asarray(array, dtype=dtype, order="C")
         if dtype.startswith("int") and array.dtype != result.dtype and not np.all(result == array):

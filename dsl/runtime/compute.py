@@ -75,13 +75,16 @@ class Compute:
     def run(self, compiled: Compiled, values: Sequence[Any]) -> tuple[Any, ...]:
         try:
             return compiled.executable.run(values)
-        except FaultAt as problem:
-            raise self.fault(problem) from None
-        except MemoryError as problem:
-            raise error("E0710", f"not enough memory: {problem}", help="use fewer rows at a time (`batch k`), or `precision float32`") from None
+        except (FaultAt, MemoryError) as problem:
+            raise self.explained(problem) from None
 
-    def fault(self, problem: FaultAt) -> LrError:
-        return error(problem.fault.code, problem.fault.message, self.origins.span(problem.node), "while running this", help=problem.fault.help)
+    def explained(self, problem: FaultAt | MemoryError) -> LrError:
+        """What went wrong in a run, as a diagnostic."""
+        if isinstance(problem, MemoryError):
+            return error("E0710", f"not enough memory: {problem}",
+                         help="use fewer rows at a time (`batch k`), or `precision float32`")
+        return error(problem.fault.code, problem.fault.message, self.origins.span(problem.node), "while running this",
+                     help=problem.fault.help)
 
     def check_sizes(self, compiled: Compiled, sizes: Mapping[str, int]) -> None:
         """What was left open when the graph was typed must hold now."""
@@ -127,7 +130,8 @@ def solve_sizes(pairs: Sequence[tuple[Node, tuple[int, ...]]], known: Mapping[st
                 later.append((node, dim, axis, length))
             elif sizes.setdefault(size.name, length) != length:
                 why = f"{sizes[size.name]} from {origin[size.name]}" if size.name in origin else f"{size.name} = {sizes[size.name]}"
-                raise error("E0211", f"axis {axis} of `{name}` is `{size.name}`: {sizes[size.name]} here, but {length} in the array given", span, why,
+                raise error("E0211", f"axis {axis} of `{name}` is `{size.name}`: {sizes[size.name]} here, but {length} in the array given",
+                            span, why,
                             help="give arrays whose lengths agree")
             else:
                 origin.setdefault(size.name, f"`{name}`")

@@ -51,9 +51,9 @@ def find_bad(function: StepFunction, results: Sequence[Any], state: Mapping[Leaf
     return None
 
 
-def divergence(function: StepFunction, bad: Bad, step: int, origins: Origins, span: Span) -> LrError:
+def divergence(function: StepFunction, taken: Sequence[Any], bad: Bad, step: int, origins: Origins, span: Span) -> LrError:
     """The error of a step that diverged."""
-    culprit, values = source(function, bad.place)
+    culprit, values = source(function, taken, bad.place)
     place = origins.span(culprit)
     if culprit.args:
         name = culprit.op.symbol[0] if culprit.op.symbol else culprit.op.name
@@ -69,11 +69,11 @@ def divergence(function: StepFunction, bad: Bad, step: int, origins: Origins, sp
                  kind=Diverged, notes=(*([note] if note and not place else []), f"the state is {state}"), help=advice)
 
 
-def source(function: StepFunction, place: int) -> tuple[Node, dict[Node, Any]]:
+def source(function: StepFunction, taken: Sequence[Any], place: int) -> tuple[Node, dict[Node, Any]]:
     """The term that a bad result came from, and the values of all terms: from the result back through operands that are nan
     or, where none is, infinite, to the last term that has finite operands only or reads what is infinite already."""
     executable = function.compiled.executable
-    values = executable.trace(function.leaves)
+    values = executable.trace(function.leaves(taken))
     node = executable.roots[place]
     while True:
         wrong = [a for a in node.args if _is(np.isnan, values[a])]

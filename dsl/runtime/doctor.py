@@ -43,7 +43,8 @@ def examine() -> dict[str, Any]:
 def cuda(version: str | None) -> dict[str, Any]:
     """Whether a GPU could be used, and what is in the way."""
     if version is None:
-        return {"works": False, "why": "CuPy is not installed: pip install \"lr-lang[cuda12]\" (or cuda13); and GPU code is not in this version"}
+        return {"works": False, "why": "CuPy is not installed: pip install \"lr-lang[cuda12]\" (or cuda13); "
+                                        "and GPU code is not in this version"}
     try:
         import cupy
         count = int(cupy.cuda.runtime.getDeviceCount())
@@ -60,5 +61,6 @@ def render(findings: dict[str, Any]) -> str:
         advice = f"missing; pip install \"lr-lang[{EXTRAS[name]}]\"" if name in EXTRAS else "missing"
         lines.append(f"  {name:<15} {found['version'] or advice:<12} {found['for']}")
     lines += ["", "devices"]
-    lines.extend(f"  {name:<15} {'works' if found['works'] else 'not used':<12} {found['why']}" for name, found in findings["devices"].items())
+    lines.extend(f"  {name:<15} {'works' if found['works'] else 'not used':<12} {found['why']}"
+                 for name, found in findings["devices"].items())
     return "\n".join(lines)

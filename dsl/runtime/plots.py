@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +76,7 @@ Mark = Scatter | Line | Hist | Heatmap
 
 
 def draw(marks: Sequence[Mark], title: str | None = None, path: str | os.PathLike[str] | None = None,
-         out_dir: str | os.PathLike[str] = ".", stream: TextIO | None = None, span: Span | None = None) -> Path | None:
+         out_dir: str | os.PathLike[str] = ".", stream: IO[str] | None = None, span: Span | None = None) -> Path | None:
     """Draws the marks over each other to `path` (below `out_dir` unless absolute) and returns where it was written.
 
     Without a path it is drawn as text on `stream` (default: standard output) and None is returned.  Raises `LrError`
@@ -275,7 +275,7 @@ def _missing(package: str, purpose: str, span: Span | None) -> LrError:
 
 
 # ---------------------------------------------------------------- terminal
-def _to_terminal(marks: Sequence[Mark], title: str | None, stream: TextIO | None, span: Span | None) -> None:
+def _to_terminal(marks: Sequence[Mark], title: str | None, stream: IO[str] | None, span: Span | None) -> None:
     import sys
     stream = stream or sys.stdout
     curves = [mark for mark in marks if isinstance(mark, Scatter | Line)]

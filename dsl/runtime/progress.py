@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from shutil import get_terminal_size
 from time import monotonic
 from types import TracebackType
-from typing import TextIO
+from typing import IO
 
 REDRAW_SECONDS = 0.1
 FIRST_LINE_SECONDS = 2.0
@@ -34,7 +34,7 @@ class Progress:
     that can no longer be written to is left alone: progress never stops a run.
     """
 
-    def __init__(self, total: int | None, unit: str = "epoch", stream: TextIO | None = None,
+    def __init__(self, total: int | None, unit: str = "epoch", stream: IO[str] | None = None,
                  interactive: bool | None = None, cost_name: str = "C", quiet: bool = False) -> None:
         self.total, self.unit, self.cost_name = total, unit, cost_name
         self.stream = stream if stream is not None else sys.stderr
@@ -153,14 +153,14 @@ def summary(units: int | None, steps: int, seconds: float, cost: Cost, note: str
     return text + (f", {costs}" if costs else "") + (f"; stopped: {note}" if note else "")
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def _is_terminal(stream: IO[str]) -> bool:
     try:
         return stream.isatty()
     except (AttributeError, ValueError):
         return False
 
 
-def _can_write(stream: TextIO, text: str) -> bool:
+def _can_write(stream: IO[str], text: str) -> bool:
     try:
         text.encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):

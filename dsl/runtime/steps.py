@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -118,46 +118,52 @@ class StepFunction:
     watched: list[str]
     costs: int
     targets: list[LeafKey]
-    leaves: list[Any] = field(default_factory=list)
-    places: dict[LeafKey, int] = field(default_factory=dict)
-    takes: list[tuple[int, int]] = field(default_factory=list)
-    gives: list[tuple[list[Any], int, int]] = field(default_factory=list)
-    scalars: list[int] = field(default_factory=list)
-    arrays: list[int] = field(default_factory=list)
+    scalars: list[int]
+    arrays: list[int]
 
     def __post_init__(self) -> None:
         self.first = len(self.watched)
         self.sums = [0.0] * self.first
         self.results: Sequence[Any] = ()
 
-    def fill(self, values: Mapping[LeafKey, Any], compute: Compute) -> None:
-        """Every leaf that has a value takes it; the rest is given before each step."""
-        self.places = {key: i for i, key in enumerate(self.compiled.keys)}
-        own = {"input", "value", "schedule", "step"}
-        self.leaves[:] = [values[k] if k in values else None if k[0] in own else compute.lookup(n)
-                          for k, n in zip(self.compiled.keys, self.compiled.executable.leaves, strict=True)]
-        if leaf_key(TRAINING) in self.places:
-            self.leaves[self.places[leaf_key(TRAINING)]] = np.bool_(True)
+    def connect(self, given: Sequence[LeafKey], state: Sequence[LeafKey]) -> None:
+        """From now on `run` takes what is given to a step, the variables that change, then `rest`."""
+        leaves = dict(zip(self.compiled.keys, self.compiled.executable.leaves, strict=True))
+        self.taken = [leaves.pop(key, None) for key in (*given, *state)]
+        self.others = leaves
+        self.run = self.compiled.executable.taking([*self.taken, *leaves.values()])
+        self.places = [state.index(key) for key in self.targets]
+        self.changes_all = self.places == list(range(len(state)))
 
-    def connect(self, given: Sequence[LeafKey], functions: Sequence[StepFunction]) -> None:
-        """Once all are filled: which leaves take what is given to a step, and which leaves of which functions the new
-        values go to."""
-        self.takes = [(self.places[key], i) for i, key in enumerate(given) if key in self.places]
-        self.gives = [(f.leaves, f.places[key], i) for i, key in enumerate(self.targets, self.first)
-                      for f in functions if key in f.places]
+    def fill(self, values: Mapping[LeafKey, Any], compute: Compute) -> None:
+        """What does not change in a step takes its value."""
+        fixed = {**values, leaf_key(TRAINING): np.bool_(True)}
+        self.rest = [fixed[k] if k in fixed else compute.lookup(n) for k, n in self.others.items()]
+
+    def after(self, state: Sequence[Any], results: Sequence[Any]) -> Sequence[Any]:
+        """The variables after these results."""
+        if self.changes_all:
+            return results[self.first:]
+        changed = list(state)
+        for place, value in zip(self.places, results[self.first:]):
+            changed[place] = value
+        return changed
+
+    def leaves(self, taken: Sequence[Any]) -> list[Any]:
+        """The values of the executable's leaves, in its order."""
+        by_leaf = {**dict(zip(self.taken, taken)), **dict(zip(self.others.values(), self.rest))}
+        return [by_leaf[leaf] for leaf in self.compiled.executable.leaves]
 
     def finite(self, results: Sequence[Any]) -> bool:
         """Whether every cost and new value is surely finite; False calls for a closer look."""
         for i in self.scalars:
             if not math.isfinite(results[i]):
                 return False
-        for i in self.arrays:
-            if not math.isfinite(np.add.reduce(results[i], axis=None)):
-                return False
-        return True
+        return not self.arrays or all(math.isfinite(np.add.reduce(results[i], axis=None)) for i in self.arrays)
 
 
-def step_function(compute: Compute, plan: program.Train, group: program.GroupPlan, watched: Mapping[str, Node], by_row: bool) -> StepFunction:
+def step_function(compute: Compute, plan: program.Train, group: program.GroupPlan, watched: Mapping[str, Node],
+                  by_row: bool) -> StepFunction:
     """The graph of one step of a group: what is watched (its costs first), then the new values."""
     origins = compute.origins
     scaled = clipped(plan, group)

@@ -20,6 +20,7 @@ import numpy as np
 
 from dsl.errors import Interrupted, LrError, error
 from dsl.ops.leaves import STEP
+from dsl.ops.table import Fault
 from dsl.runtime.compute import Compute, LeafKey
 from dsl.runtime.divergence import divergence, find_bad
 from dsl.runtime.files import open_text
@@ -117,12 +118,14 @@ class Driver:
             if update.start is not None and leaf_key(update.target) not in state.values:
                 state.values[leaf_key(update.target)] = state.array(update.start)
         self.functions = self.step_functions()
+        self.targets = list(dict.fromkeys(key for f in self.functions for key in f.targets))
         self.schedules = [(s, np.dtype(s.leaf.dtype).type) for s in plan.schedules]
         self.draws = any(STEP_KEY in f.compiled.keys for f in self.functions)
         self.given = [*rows.keys, *([STEP_KEY] if self.draws else []), *(leaf_key(s.leaf) for s in plan.schedules)]
+        for function in self.functions:
+            function.connect(self.given, self.targets)
         self.fill()
         self.reported = [n for f in self.functions for n in f.watched[:f.costs]]
-        self.several = len(self.functions) > 1
         self.weight = 0.0
         self.every = [(e, int(state.array(e.count))) for e in plan.every]
         self.patience = int(state.array(plan.stop.count)) if plan.stop else 0
@@ -140,12 +143,11 @@ class Driver:
         return functions
 
     def fill(self) -> None:
-        """The functions take the state as it is now."""
+        """The state and the functions' other leaves as they are now."""
         self.length = 0
+        self.current: Sequence[Any] = [self.state.values[key] for key in self.targets]
         for function in self.functions:
             function.fill(self.state.values, self.state.compute)
-        for function in self.functions:
-            function.connect(self.given, self.functions)
 
     def check_numbers(self) -> None:
         plan = self.plan
@@ -187,6 +189,7 @@ class Driver:
         except KeyboardInterrupt:
             raise self.interrupted() from None
         finally:
+            self.keep()
             report.seconds = time.perf_counter() - began
             if self.log:
                 self.log.close()
@@ -216,11 +219,13 @@ class Driver:
             if stop:
                 break
         if self.weight:
+            self.keep()
             self.close_epoch(whole=False)
 
     def interrupted(self) -> LrError:
         steps = self.report.steps
-        state = f"the state is that of this whole step, in epoch {-(-steps // self.rows.steps_an_epoch)}" if steps else             "the state is that from before"
+        epoch = -(-steps // self.rows.steps_an_epoch)
+        state = f"the state is that of this whole step, in epoch {epoch}" if steps else "the state is that from before"
         return error("E0721", f"interrupted after step {steps}", self.plan.span, notes=(state,), kind=Interrupted)
 
     # ------------------------------------------------------------ one step
@@ -234,33 +239,35 @@ class Driver:
             given.append(dtype(schedule_value(schedule, number, steps, epoch)))
         if length != self.length:
             self.resize(length)
-        undo: list[tuple[LeafKey, Any]] = []
+        current = self.current
         try:
             for function in self.functions:
-                leaves = function.leaves
-                for place, i in function.takes:
-                    leaves[place] = given[i]
-                results = state.compute.run(function.compiled, leaves)
+                results = function.run(*given, *current, *function.rest)
                 if not function.finite(results):
-                    bad = find_bad(function, results, state.values)
-                    if bad is not None:
-                        raise divergence(function, bad, number + 1, state.compute.origins, self.plan.span)
-                if self.several:
-                    undo.extend((key, state.values[key]) for key in function.targets)
-                for others, place, i in function.gives:
-                    others[place] = results[i]
-                state.values.update(zip(function.targets, results[function.first:]))
+                    self.check(function, [*given, *current], results, number + 1)
+                current = function.after(current, results)
                 function.results = results
-        except BaseException:
-            state.values.update(reversed(undo))
-            for function in self.functions if undo else ():
-                function.fill(state.values, state.compute)
-            raise
+        except Fault as fault:
+            raise state.compute.explained(function.compiled.executable.located(fault)) from None
+        except MemoryError as problem:
+            raise state.compute.explained(problem) from None
+        self.current = current
         for function in self.functions:
             sums = function.sums
             for i, value in enumerate(function.results[:function.first]):
                 sums[i] += float(value) * length
         self.weight += length
+
+    def check(self, function: StepFunction, taken: Sequence[Any], results: Sequence[Any], step: int) -> None:
+        """Raises `Diverged` if something became nan, or infinite from finite."""
+        before = dict(zip(self.targets, taken[-len(self.targets):]))
+        bad = find_bad(function, results, before)
+        if bad is not None:
+            raise divergence(function, taken, bad, step, self.state.compute.origins, self.plan.span)
+
+    def keep(self) -> None:
+        """The session sees the state after the last whole step."""
+        self.state.values.update(zip(self.targets, self.current, strict=True))
 
     def resize(self, length: int) -> None:
         """Steps of this many rows from now on."""
@@ -275,6 +282,7 @@ class Driver:
         """What follows a step: the epoch's end, `every`, `stop`, `until`; whether to stop."""
         report, until = self.report, self.plan.until
         stop = False
+        self.keep()
         if last:
             self.close_epoch()
             stop = self.at("epochs", report.epochs)

@@ -206,7 +206,7 @@ class Elaborator(Rebinding):
 
     def device_statement(self, name: ast.Ident) -> None:
         if name.id not in DEVICES:
-            near = did_you_mean(name.id, DEVICES)
+            near = "cuda" if name.id == "gpu" else did_you_mean(name.id, DEVICES)
             raise error("E0509", f"no device `{name.id}`", name.span,
                         help=f"did you mean `{near}`?" if near else "`auto`, `cpu`, `cuda` or `numpy`")
         if "device" not in self.fixed_header:
