@@ -151,7 +151,7 @@ class StepFunction:
 
     def leaves(self, taken: Sequence[Any]) -> list[Any]:
         """The values of the executable's leaves, in its order."""
-        by_leaf = {**dict(zip(self.taken, taken)), **dict(zip(self.others.values(), self.rest))}
+        by_leaf = dict(zip([*self.taken, *self.others.values()], [*taken, *self.rest], strict=True))
         return [by_leaf[leaf] for leaf in self.compiled.executable.leaves]
 
     def finite(self, results: Sequence[Any]) -> bool:

@@ -17,7 +17,8 @@ from dsl.ir.types import (
     TypeFault,
     shape_text,
 )
-from dsl.ops.functions import FUNCTIONS, LATER, Function, Parameter, as_dim
+from dsl.ops.build import as_dim
+from dsl.ops.functions import FUNCTIONS, LATER, Function, Parameter
 from dsl.ops.scalar import alias
 from dsl.ops.table import constant
 from dsl.syntax import ast

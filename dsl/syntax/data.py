@@ -16,7 +16,8 @@ from dsl.ir.types import (
     shape_text,
     type_of_array,
 )
-from dsl.ops.functions import Function, literal_value
+from dsl.ops.build import literal_value
+from dsl.ops.functions import Function
 from dsl.ops.leaves import is_leaf, leaf, leaf_name
 from dsl.ops.shape import gather
 from dsl.syntax import ast

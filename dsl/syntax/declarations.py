@@ -20,7 +20,7 @@ from dsl.ir.types import (
     is_int,
     shape_text,
 )
-from dsl.ops.functions import as_dim, dim_node
+from dsl.ops.build import as_dim, dim_node
 from dsl.ops.leaves import is_leaf, leaf, leaf_name
 from dsl.ops.shape import dim, expand, reshape
 from dsl.ops.table import cast

@@ -23,7 +23,8 @@ from dsl.ir.types import (
     shape_text,
 )
 from dsl.ops import philox
-from dsl.ops.functions import FUNCTIONS, literal_value, stack
+from dsl.ops.build import literal_value, stack
+from dsl.ops.functions import FUNCTIONS
 from dsl.ops.leaves import TRAINING, is_leaf, leaf
 from dsl.ops.linalg import matmul
 from dsl.ops.scalar import alias

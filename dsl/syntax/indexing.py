@@ -14,7 +14,7 @@ from dsl.ir.types import (
     TypeFault,
     shape_text,
 )
-from dsl.ops.functions import as_dim, literal_value, stack
+from dsl.ops.build import as_dim, literal_value, stack
 from dsl.ops.shape import compress, gather, reshape, resolve_slice, slice_op, transpose
 from dsl.syntax import ast
 from dsl.syntax.expressions import Expressions, literal_int

@@ -12,8 +12,8 @@ from dsl.errors import Label, did_you_mean, error
 from dsl.ir.node import Node, topological
 from dsl.ir.types import decide
 from dsl.ops import philox
+from dsl.ops.build import literal_value
 from dsl.ops.calculus import DERIVATIVES
-from dsl.ops.functions import literal_value
 from dsl.ops.leaves import is_leaf, leaf, leaf_name
 from dsl.ops.scalar import alias
 from dsl.ops.table import cast

@@ -16,8 +16,9 @@ from dsl.ir.types import (
     is_int,
     shape_text,
 )
+from dsl.ops.build import literal_value
 from dsl.ops.calculus import gradient
-from dsl.ops.functions import Function, literal_value
+from dsl.ops.functions import Function
 from dsl.ops.leaves import is_leaf, leaf, leaf_name
 from dsl.ops.scalar import alias
 from dsl.ops.shape import expand
