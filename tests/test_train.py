@@ -8,7 +8,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -1012,36 +1011,40 @@ def test_error_in_every_keeps_the_state():
 
 
 # ---------------------------------------------------------------- interruption
-FOREVER = "shared a = 0.0, b = 0.0\nupdate a <- a + 1\nupdate b <- a\ntrain 100000000 steps\n"
+FOREVER = "shared a = 0.0, b = 0.0\nupdate a <- a + 1\nupdate b <- a\ntrain 100000000 steps:\n  every 500 steps: print a\n"
 
 
 def test_ctrl_c_ends_the_command_line_with_130(tmp_path):
     script = tmp_path / "long.lr"
-    script.write_text(FOREVER.replace("train", "print 1\ntrain"))
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "dsl", "run", str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "1\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    script.write_text(FOREVER)
+    command = [sys.executable, "-u", "-m", "dsl", "run", str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "500.0\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err
-    assert "interrupted after step" in err and "long.lr:5" in err
+    assert "interrupted after step" in err and "long.lr:4" in err
 
 
-def test_interrupted_state_is_whole():
+@pytest.mark.parametrize("presses", [1, 2])
+def test_interrupted_state_is_whole(presses):
+    """Ctrl-C comes while step 500's `print` runs; a second one at once ends that too."""
     code = f"""
-import dsl, os, signal, threading
-m = dsl.compile({FOREVER!r})
-threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+import dsl, os, signal
+class Pressed:
+    def write(self, text):
+        for _ in range({presses}):
+            os.kill(os.getpid(), signal.SIGINT)
+m = dsl.compile({FOREVER!r}, stdout=Pressed())
 try:
     m.run()
 except dsl.Interrupted as problem:
     report = m.session.reports[-1]
-    assert m["a"] == m["b"] + 1 == report.steps > 0, (m["a"], m["b"], report)
-    assert f"after step {{report.steps}}" in problem.message and problem.code == "E0721", problem
+    assert m["a"] == m["b"] + 1 == report.steps == 500, (m["a"], m["b"], report)
+    assert "after step 500" in problem.message and problem.code == "E0721", problem
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     m.train(steps=2)
-    assert m["a"] == report.steps + 2
+    assert m["a"] == 502
     print("whole")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
