@@ -171,7 +171,10 @@ def run(file: str | None, code: str | None, device: str | None, precision: str |
 @click.pass_context
 def check(context: click.Context, file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
           values: tuple[str, ...], form: str) -> None:
-    """Check a script without running it; an absent data file is a warning."""
+    """Check a script without running it.
+
+    An absent data file is a warning here.
+    """
     result = OK
     found: list[Diagnostic] = []
     session = None
@@ -199,7 +202,10 @@ def check(context: click.Context, file: str | None, code: str | None, device: st
 @click.option("--cost", "view", flag_value="cost", help="Work and memory in the named sizes (not in this version).")
 def show(file: str | None, name: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
          values: tuple[str, ...], view: str | None) -> None:
-    """What a script means: a named expression as a formula, its gradient, its graph."""
+    """Show what a script means.
+
+    Every named expression as a formula, or one of them, its gradient, or its graph.
+    """
     if view in ("kernels", "code", "cost"):
         raise click.UsageError(f"`lr show --{view}` is not in this version")
     if code is not None and file is not None and name is None:

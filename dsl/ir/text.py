@@ -77,6 +77,10 @@ def _formula(node: Node, args: Sequence[str]) -> str:
             return f"arange({attrs['length']})"
         case "expand":
             return args[0]
+        case "sum_to" if node.shape == node.args[0].shape[node.args[0].rank - node.rank:]:
+            extra = tuple(range(node.args[0].rank - node.rank))
+            axis = "" if not node.rank else f", axis = {extra[0] if len(extra) == 1 else extra}"
+            return f"sum({args[0]}{axis})"
         case "reshape" | "sum_to":
             return f"{node.op.name}({args[0]}, {_shape(attrs['shape'])})"
         case "slice":

@@ -52,7 +52,6 @@ class Elaborator(Rebinding):
         self.seed = seed or 0
         self.device = device or "auto"
         self.overrides = dict(overrides or {})
-        self.warnings: list[Diagnostic] = []
         self.importing: tuple[str, ...] = ()
         self.begun = False
 

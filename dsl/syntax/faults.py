@@ -53,6 +53,7 @@ class Faults:
     seed: int = 0
 
     def __init__(self, host: Host) -> None:
+        self.warnings: list[Diagnostic] = []
         self.host = host
         self.scope: Scope = Scope({})
         self.origins = Origins()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from dsl.errors import Label, Source, did_you_mean, error
+from dsl.errors import Label, Source, did_you_mean, error, warning
 from dsl.ir.node import Node, make, reaches, topological
 from dsl.ir.types import (
     ArrayType,
@@ -147,6 +147,11 @@ class Updates(Declarations):
             self.check_reaches(cost, target, ident, statement.cost)
         declared = [s.value for s in self.scope.values() if isinstance(s.value, Node) and is_leaf(s.value, "shared")]
         chosen = [v for v in reversed(declared) if v in reached and v not in excluded]
+        for whole in [v for v in declared if is_int(v.dtype) and v in topological([cost]) and v not in excluded]:
+            name = leaf_name(whole)
+            self.warnings.append(warning("E0203", f"`{name}` holds whole numbers and is not trained", statement.cost.span,
+                                         f"depends on {name}, which is {whole.dtype}",
+                                         help=f"to train it give it floats (`[1.0, 2, 3]`); to keep it write `except {name}`"))
         if not chosen and excluded:
             raise error("E0402", f"nothing is left of what `{statement.cost.span.text}` depends on", statement.cost.span,
                         "all of it is excluded", help="name less after `except`")
