@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import dsl
+from dsl.cli import commands
 from dsl.ops import philox
 from dsl.syntax.program import Train
 
@@ -69,3 +71,9 @@ def test_the_seed_program_draws_its_data_as_written():
     assert not np.array_equal(one, two)
     for values in (one, two):
         assert 0.2 < np.std(values - line) < 0.45
+
+
+def test_every_example_passes_its_own_checks():
+    result = CliRunner().invoke(commands, ["test", str(EXAMPLES)])
+    assert result.exit_code == 0, result.output
+    assert "6 passed, 0 failed" in result.output

@@ -53,8 +53,10 @@ class Context(Protocol):
 
 
 # ---------------------------------------------------------------- axes
-def one_axis(axis: int, rank: int) -> int:
+def one_axis(axis: Any, rank: int) -> int:
     """An axis as the language writes it, counted from the right."""
+    if not isinstance(axis, int):
+        raise TypeFault("one axis is needed here", kind="axis")
     if not -rank <= axis < rank:
         raise TypeFault(f"axis {axis} of an array with {rank} axes", kind="axis",
                         help=f"axes are 0 to {rank - 1}, or -{rank} to -1" if rank else "a scalar has no axes")
@@ -153,6 +155,8 @@ def squeeze(context: Context, x: Node, axis: Any = None) -> Node:
 
 def same_dtype(parts: Iterable[Node], precision: DType) -> list[Node]:
     parts = list(parts)
+    if not parts:
+        raise TypeFault("there is nothing to join", kind="rank")
     if len({p.dtype for p in parts}) == 1:
         return parts
     from dsl.ops.table import coerce_operands
@@ -161,7 +165,7 @@ def same_dtype(parts: Iterable[Node], precision: DType) -> list[Node]:
 
 def concat_call(context: Context, parts: Sequence[Node], axis: int = 0) -> Node:
     items = same_dtype(parts, context.precision)
-    if not items or not items[0].rank:
+    if not items[0].rank:
         raise TypeFault("`concat` joins arrays, not scalars", kind="rank", help="use `stack` to join scalars")
     result: Node = concat(*items, axis=one_axis(axis, items[0].rank))
     return result
@@ -209,6 +213,8 @@ def arange(context: Context, start: Node, stop: Node | None = None, step: Node |
         if None in ends or ends[2] == 0:
             raise TypeFault("`arange` of floats needs literal bounds", kind="dtype", help="use `linspace(first, last, count)`")
         import math
+        if not all(math.isfinite(e) for e in ends):                                 # type: ignore[arg-type]
+            raise TypeFault("`arange` needs finite bounds", kind="dtype")
         count = Dim.of(max(0, math.ceil((ends[1] - ends[0]) / ends[2])))            # type: ignore[operator]
         index: Node = cast(iota(length=count), context.precision)
         return cast(low, context.precision) + index * cast(by, context.precision)   # type: ignore[no-any-return]

@@ -160,8 +160,13 @@ class Calls(Indexing):
     def argument(self, row: Function, name: str, expr: ast.Expr) -> Any:
         """An argument as its parameter wants it."""
         if isinstance(expr, ast.Name) and expr.id == "none" and "none" not in self.scope:
-            return None
+            if any(p.name == name and p.default is None and not p.required for p in row.parameters):
+                return None
+            raise error("E0504", f"`{name}` of `{row.name}` has to be given", expr.span, "nothing", help=f"`{row.signature}`")
         match name:
+            case "axis" if row.name in ("concat", "stack") and isinstance(expr, ast.Tuple | ast.Array):
+                raise error("E0504", f"`{row.name}` takes its arrays in brackets of their own", expr.span, f"an array as `{name}`",
+                            help=f"write `{row.name}((a, b))`")
             case "axis" | "axes" | "k" | "ddof":
                 return self.literal_ints(row, name, expr)
             case "keepdims":
@@ -169,10 +174,13 @@ class Calls(Indexing):
                     raise error("E0504", f"`{name}` of `{row.name}` is `true` or `false`", expr.span)
                 return expr.value
             case "shape" | "reps":
-                return self.shape_argument(expr)
+                return self.shape_argument(expr, least=-1 if row.name == "reshape" else 0)
             case "n" | "m":
                 with self.placing(expr.span):
-                    return as_dim(self.node(expr))
+                    length = as_dim(self.node(expr))
+                if length.constant is not None and length.constant < 0:
+                    raise error("E0208", f"a length is not negative: {length}", expr.span)
+                return length
             case "parts":
                 items = expr.items if isinstance(expr, ast.Tuple | ast.Array) else None
                 value = None if items else self.value(expr)
@@ -196,7 +204,7 @@ class Calls(Indexing):
             return value
         raise error("E0504", f"`{name}` of `{row.name}` is a literal integer", expr.span, "not a literal")
 
-    def shape_argument(self, expr: ast.Expr) -> Shape:
+    def shape_argument(self, expr: ast.Expr, least: int = 0) -> Shape:
         with self.placing(expr.span):
             value = self.value(expr)
             if isinstance(value, Group):
@@ -206,7 +214,7 @@ class Calls(Indexing):
             else:
                 lengths = (as_dim(self.as_node(value, expr)),)
         for length in lengths:
-            if length.constant is not None and length.constant < -1:
+            if length.constant is not None and length.constant < least:
                 raise error("E0208", f"a length is not negative: {length}", expr.span)
         return lengths
 
