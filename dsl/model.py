@@ -305,6 +305,7 @@ class _Step:
                         help="all rows of a step go together")
         driver.rows.hold(given)
         driver.fill()
+        driver.steps_elsewhere = session.steps_before
         with np.errstate(all="ignore"):
             driver.step(0, 0, driver.rows.total, 1)
         driver.keep()

@@ -96,6 +96,8 @@ class Driver:
 
     def __init__(self, state: State, plan: program.Train) -> None:
         self.state, self.plan = state, plan
+        self.steps_elsewhere = 0
+        """Steps made before this run that its reports count on from (`m.step` makes one at a time)."""
         self.report = Report()
         self.length = 0
         self.published = -1
@@ -244,7 +246,7 @@ class Driver:
             for function in self.functions:
                 results = function.run(*given, *current, *function.rest)
                 if not function.finite(results):
-                    self.check(function, [*given, *current], results, number + 1)
+                    self.check(function, [*given, *current], results, self.steps_elsewhere + number + 1)
                 current = function.after(current, results)
                 function.results = results
         except Fault as fault:
