@@ -93,7 +93,7 @@ _entry("E0112", "a character that has no meaning",
        document, such as a long minus, look alike but are others.""",
        "let a = 3 − 1", "let a = 3 - 1")
 _entry("E0113", "not a number",
-       "Numbers are written as `3`, `0.5`, `1e-3`; digits may be grouped by `_`. A number has one point at most.",
+       "Numbers are written as `3`, `0.5`, `1e-3`, without `_` between digits. A number has one point at most.",
        "let a = 1.2.3", "let a = 1.23")
 _entry("E0114", "a number that does not fit",
        "Integers have 64 bits and floats reach 1.8e308. A larger integer can be written as a float.",

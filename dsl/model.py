@@ -27,6 +27,7 @@ from dsl.runtime.train import Driver, Report
 from dsl.session import Session
 from dsl.syntax import ast, program
 from dsl.syntax.binding import Sizes, leaf_key
+from dsl.syntax.faults import counted
 from dsl.syntax.parse import parse_expression
 from dsl.syntax.values import Group, SizeFact, Skipped, Symbol, Value
 
@@ -222,7 +223,7 @@ class _Callable:
 
     def __call__(self, *arrays: ArrayLike) -> Any:
         if len(arrays) != len(self.inputs):
-            raise error("E0902", f"{len(self.inputs)} arrays are needed, not {len(arrays)}",
+            raise error("E0902", f"{counted(len(self.inputs), 'array')} needed, not {len(arrays)}",
                         help=", ".join(leaf_name(n) for n in self.inputs))
         session = self.model.session
         given = []
@@ -331,7 +332,7 @@ def compile(text: str, device: str | None = None, precision: str | None = None, 
         raise error("E0902", f"no device {device!r}", help="`auto`, `cpu`, `cuda` or `numpy`")
     if seed is not None:
         seed = as_count("seed", seed)
-    source = Source(str(path) if path is not None else "<string>", text, str(path) if path is not None else None)
+    source = Source(str(path) if path is not None else "<string>", as_text("a script", text), str(path) if path is not None else None)
     base = Path(path).parent if path is not None else Path()
     arrays = {name: as_array(name, value) for name, value in as_mapping("data", data).items()}
     session = Session(precision=precision, seed=seed, device=device, overrides=as_mapping("set", set), data=arrays, base=base,

@@ -103,6 +103,9 @@ class Session:
             raise error("E0901", f"the script has no `data {name}`", help=f"did you mean `{near}`?" if near else None)
         if unused and not failed:
             name = min(unused)
+            if name in self.elaborator.scope:
+                raise error("E0901", f"`--set {name}=…`: `{name}` is no `let` or `dim`", kind=FileTrouble,
+                            help="`--set` gives a `let` or a `dim` with a literal value another one")
             near = did_you_mean(name, self.elaborator.scope)
             raise error("E0901", f"`--set {name}=…`: the script has no `let` or `dim` of that name",
                         help=f"did you mean `{near}`?" if near else None, kind=FileTrouble)

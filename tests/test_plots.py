@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+import dsl
 from dsl.errors import FileTrouble, LrError
 from dsl.runtime.plots import Heatmap, Hist, Line, Scatter, draw
 
@@ -113,3 +114,9 @@ def test_on_a_terminal_that_knows_no_blocks():
     assert b"Fit" in raw.getvalue()
     draw([Hist(X, x_name="x")], stream=(text := io.StringIO()))
     assert text.getvalue().startswith("x\n") and "█" in text.getvalue()
+
+
+def test_no_title_on_the_terminal():
+    out = io.StringIO()
+    dsl.compile("plot line([1.0, 2.0], [1.0, 2.0])", stdout=out).run()
+    assert "┌" in out.getvalue() and "None" not in out.getvalue()

@@ -18,7 +18,8 @@ def _check(f: ArrayType, x: ArrayType) -> None:
     if not is_float(f.dtype):
         raise TypeFault(f"a derivative needs a float value, not {f.dtype}", kind="dtype")
     if not is_float(x.dtype):
-        raise TypeFault(f"a derivative is taken with respect to floats, not {x.dtype}", kind="dtype")
+        raise TypeFault(f"a derivative is taken with respect to floats, not {x.dtype}", kind="dtype",
+                        help="write its numbers with a point (`[1.0, 2.0]`), or convert it with `float(x)`")
 
 
 def _vjp_infer(shapes: Shapes, f: ArrayType, x: ArrayType, v: ArrayType) -> ArrayType:

@@ -50,7 +50,8 @@ def as_count(name: str, value: Any) -> int:
     except TypeError:
         raise error("E0902", f"`{name}` is a whole number, not {value!r}") from None
     if not 0 <= number < 2 ** 62:
-        raise error("E0902", f"`{name}` is a whole number from 0, not {number}")
+        range_words = "a whole number from 0" if number < 0 else "below 2 ** 62"
+        raise error("E0902", f"`{name}` is {range_words}, not {number}")
     return number
 
 

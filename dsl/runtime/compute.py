@@ -31,6 +31,7 @@ class Compiled:
     executable: NumpyExecutable
     keys: list[LeafKey]
     needs: list[tuple[Requirement, Node]]
+    lengths: dict[Dim, Node]
     names: set[str]
     checked: dict[str, int] | None = None
 
@@ -55,8 +56,10 @@ class Compute:
             executable = self.backend.compile(ready)
             order = topological(roots)
             needs = [(r, node) for node in order for r in requirements(node)]
-            names = {s.name for node in [*order, *topological(ready)] for d in node.shape for s in d.sizes() if s.value is None}
-            found = self.cache[key] = Compiled(executable, [leaf_key(n) for n in executable.leaves], needs, names)
+            used = [d for node in [*order, *topological(ready)] for d in (*node.shape, *(v for _, v in node.attrs if isinstance(v, Dim)))]
+            names = {s.name for d in used for s in d.sizes() if s.value is None}
+            lengths = {d: node for node in reversed(order) for d in node.shape if d.bare is None and (d.constant is None or d.constant < 0)}
+            found = self.cache[key] = Compiled(executable, [leaf_key(n) for n in executable.leaves], needs, lengths, names)
         return found
 
     def values(self, roots: Sequence[Node], sizes: Mapping[str, int], extra: Mapping[LeafKey, Any] | None = None) -> list[Any]:
@@ -97,6 +100,9 @@ class Compute:
         for need, node in compiled.needs:
             if need.holds(sizes) is False:
                 raise self.broken(need, node, sizes)
+        for length, node in compiled.lengths.items():
+            if (value := length.evaluate(sizes)) is not None and value < 0:
+                raise error("E0208", f"a length is not negative: {value}", self.origins.span(node))
         compiled.checked = dict(sizes)
 
     def broken(self, need: Requirement, node: Node, sizes: Mapping[str, int]) -> LrError:

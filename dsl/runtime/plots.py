@@ -298,11 +298,12 @@ def _terminal_curves(marks: Sequence[Scatter | Line], title: str | None, span: S
     drawn = [(mark, keep) for mark, keep in zip(marks, finite, strict=True) if keep.any()]
     names = [_legend_name(mark) for mark, _ in drawn]
     options: dict[str, Any] = {"legend_labels": names} if len(names) > 1 and all(names) else {}
+    options |= {"title": title} if title else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         text: Any = uniplot.plot_to_string(
             [np.asarray(mark.y)[keep] for mark, keep in drawn], [np.asarray(mark.x)[keep] for mark, keep in drawn],
-            lines=[isinstance(mark, Line) for mark, _ in drawn], title=title or None, color=False, **options)
+            lines=[isinstance(mark, Line) for mark, _ in drawn], color=False, **options)
     return str(text) if isinstance(text, str) else "\n".join(text)       # older versions gave a list of lines
 
 

@@ -21,8 +21,10 @@ from dsl.ir.types import (
     is_int,
     shape_text,
 )
+from dsl.ops.build import literal_value
+from dsl.ops.calculus import DERIVATIVES
 from dsl.ops.leaves import is_leaf, leaf, leaf_name
-from dsl.ops.scalar import alias, ne
+from dsl.ops.scalar import alias, ne, stop_grad
 from dsl.ops.table import cast
 from dsl.passes.batch import lift, with_axis
 from dsl.syntax import ast
@@ -89,11 +91,16 @@ class Binder(Calls):
         rows = next((f.value.shape[0] for f in feeds if f.mapped), None)
         replacement: dict[Node, Node] = {}
         mapped: dict[Node, Node] = {}
-        for node in topological([target]):
+        parts = topological([target])
+        derived = any(node.op in DERIVATIVES for node in parts)
+        for node in parts:
             if not is_leaf(node) or leaf_key(node) not in by_key:
                 continue
             feed = by_key[leaf_key(node)]
-            named = make(alias, [feed.value], {"name": leaf_name(node)})
+            value = feed.value
+            if derived and literal_value(value) is not None:      # the derivative was taken of an input, not of this literal
+                value = make(stop_grad, [value])
+            named = make(alias, [value], {"name": leaf_name(node)})
             self.origins.record(named, feed.span)
             if feed.mapped:
                 kind, name, generation = leaf_key(node)

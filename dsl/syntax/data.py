@@ -116,7 +116,8 @@ class Data(Binder):
     def data_call(self, expr: ast.Call, row: Function, given: dict[str, Any]) -> Value:
         if not self.in_data:
             raise error("E0511", f"`{row.name}` stands in `data` statements", expr.span,
-                        help=f"write `data t = {expr.span.text}` and use `t`")
+                        help="write `data A_train, A_test = split(A, test = 0.2)`" if row.name == "split"
+                        else f"write `data t = {expr.span.text}` and use `t`")
         match row.name:
             case "csv" | "npy" | "npz" | "parquet":
                 return self.load_file(expr, row.name, given)

@@ -126,7 +126,8 @@ class Updates(Declarations):
         parameters = self.optimizer_parameters(rule, given)
         gradients = []
         for target in targets:
-            node = make(alias, [gradient(cost, target)], {"name": f"gradient of {leaf_name(target)}"})
+            with self.placing(statement.span):
+                node = make(alias, [gradient(cost, target)], {"name": f"gradient of {leaf_name(target)}"})
             self.placed(node.args[0], statement.span)
             self.origins.record(node, statement.span)
             gradients.append(node)
