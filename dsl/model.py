@@ -131,6 +131,14 @@ class Model:
             self._functions[key] = _Callable(self, names, texts, isinstance(outputs, str))
         return self._functions[key]
 
+    def save(self, path: str | Path) -> None:
+        """Write the whole state to a .safetensors file.  Not in this version: raises `LrError`."""
+        raise error("E0801", "saving the whole state: not in this version", help="read the variables (`m[\"w\"]`) and save them with NumPy")
+
+    def load(self, path: str | Path) -> None:
+        """Read a state that `save` wrote.  Not in this version: raises `LrError`."""
+        raise error("E0801", "loading a state: not in this version", help="set the variables: `m[\"w\"] = …`")
+
     # ------------------------------------------------------------ helpers
     def _symbol(self, name: str) -> Symbol:
         symbol = self.session.elaborator.scope.get(as_text("a name", name))
@@ -295,6 +303,7 @@ class _Step:
             plan = model._plan(statement)
         elaborator.trained -= 1
         self.plan, self.driver = plan, Driver(model.session, plan)
+        self.costs = {name for g in plan.groups for name in elaborator.costs_of(g.updates)}
         self.driver.prepare()
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> float | dict[str, float] | None:
@@ -311,7 +320,7 @@ class _Step:
             driver.step(0, 0, driver.rows.total, 1)
         driver.keep()
         session.steps_before += 1
-        costs = {n: float(v) for f in driver.functions for n, v in zip(f.watched, f.results) if n in driver.reported}
+        costs = {n: float(v) for f in driver.functions for n, v in zip(f.watched, f.results) if n in self.costs}
         return None if not costs else next(iter(costs.values())) if len(costs) == 1 else costs
 
 

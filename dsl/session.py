@@ -85,7 +85,7 @@ class Session:
         if every:
             raise LrError(*every) if not any(d.code in FILE_CODES for d in every) else FileTrouble(*every)
         if self.elaborator.device == "cpu":
-            self.elaborator.warn(warning("E0801", "native code for the CPU is not in this version", help="it runs on numpy, the reference; without `device cpu` this is not said"))
+            self.elaborator.warn(warning("E0801", "native code for the CPU is not in this version", help="it runs on numpy, the reference"))
         if self.elaborator.device == "cuda":
             raise error("E0801", "`device cuda`: not in this version", help="run it with `--device numpy` (or `auto`)")
         self.pending.extend(i for i in items if isinstance(i, program.SharedState))
@@ -269,18 +269,19 @@ class Session:
             case str():
                 return value
 
-    def printed(self, value: Any) -> str:
+    def printed(self, value: Any, digits: int | None = 8) -> str:
         if isinstance(value, tuple):
-            return f"({', '.join(map(self.printed, value))}{',' if len(value) == 1 else ''})"
-        return format_value(value)
+            return f"({', '.join(self.printed(v, digits) for v in value)}{',' if len(value) == 1 else ''})"
+        return format_value(value, digits)
 
     def print(self, item: program.Print) -> None:
-        text = " ".join(self.printed(self.plain(v)) for v in item.items)
+        values = [self.plain(v) for v in item.items]
+        text = " ".join(self.printed(v) for v in values)
         self.stdout.write(text + "\n")
         if item.expected is not None and self.comparing:
             self.checked += 1
             reason = compare_expected(text, item.expected)
-            if reason:
+            if reason and compare_expected(" ".join(self.printed(v, None) for v in values), item.expected):
                 found = error("E0707", f"this prints {text}", item.expected_span or item.span, reason)
                 self.failures.append(found.diagnostic)
 

@@ -423,3 +423,8 @@ def test_interrupt_outside_training(lr, monkeypatch):
 def test_the_module_is_the_program():
     done = process("run", "-e", "print 1 + 1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+
+
+def test_show_with_writes_the_value_for_the_input(lr):
+    done = lr("run", "-e", "scalar X\nshared w = 2.0\nlet y = X * w\ndata A = ones(3)\nshow y\nshow y with X = 3\nshow y with X = A")
+    assert done.stdout.splitlines() == ["(X * w)", "(3 * w)", "(A * w)"]

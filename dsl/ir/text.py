@@ -13,6 +13,8 @@ from dsl.ir.types import Dim, shape_text
 
 LONGEST = 4000
 """Characters after which a formula is cut."""
+GIVEN = "given "
+"""How the alias of an input that `with` has given a value begins: formulas show the value."""
 
 
 def number(value: bool | int | float) -> str:
@@ -36,7 +38,7 @@ def expression(root: Node, names: Mapping[Node, str] | None = None) -> str:
     for node in topological([root]):
         if node is not root and node in known:
             text[node] = known[node]
-        elif node is not root and node.op.name == "alias":
+        elif node is not root and node.op.name == "alias" and not str(node.attr("name")).startswith(GIVEN):
             text[node] = display_name(node)
         else:
             text[node] = _formula(node, [text[a] for a in node.args])

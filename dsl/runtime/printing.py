@@ -15,8 +15,8 @@ CORNER = 3             # elements at each end of an axis in that case
 
 
 # ---------------------------------------------------------------- printing
-def format_value(value: Any) -> str:
-    """`value` as `print` shows it.
+def format_value(value: Any, digits: int | None = 8) -> str:
+    """`value` as `print` shows it; `digits` in an array's numbers, None for all that it takes to read them back.
 
     Scalars (Python's, NumPy's, arrays without axes): see `format_scalar`.  Text as it is.  A tuple: its items with one
     space between.  Arrays: NumPy's `str` (8 digits, lines of 75 characters) with `true` and `false`; if a side is
@@ -24,9 +24,9 @@ def format_value(value: Any) -> str:
     more than 1000 elements.  The process's `np.set_printoptions` has no say.
     """
     if isinstance(value, tuple):
-        return " ".join(map(format_value, value))
+        return " ".join(format_value(item, digits) for item in value)
     array = np.asarray(value)
-    return format_scalar(array[()]) if array.ndim == 0 else _format_array(array)
+    return format_scalar(array[()]) if array.ndim == 0 else _format_array(array, digits)
 
 
 def format_scalar(value: Any) -> str:
@@ -43,7 +43,7 @@ def format_scalar(value: Any) -> str:
             return str(value)
 
 
-def _format_array(array: np.ndarray[Any, Any]) -> str:
+def _format_array(array: np.ndarray[Any, Any], digits: int | None) -> str:
     formatter: dict[str, Any] = {}
     if array.dtype == np.bool_:
         mixed = array.any() and not array.all()
@@ -51,8 +51,8 @@ def _format_array(array: np.ndarray[Any, Any]) -> str:
     elif array.dtype == object or array.dtype.kind == "U":
         formatter["all"] = str
     long = any(side > LONGEST_SIDE for side in array.shape)
-    with np.printoptions(precision=8, threshold=0 if long else array.size + 1, edgeitems=CORNER, linewidth=75,
-                         suppress=False, nanstr="nan", infstr="inf", sign="-", floatmode="maxprec",
+    with np.printoptions(precision=digits, threshold=0 if long else array.size + 1, edgeitems=CORNER, linewidth=75,
+                         suppress=False, nanstr="nan", infstr="inf", sign="-", floatmode="maxprec" if digits else "unique",
                          formatter=cast(Any, formatter or None), legacy=False):
         return str(array)
 

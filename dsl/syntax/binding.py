@@ -13,6 +13,7 @@ import numpy as np
 
 from dsl.errors import Label, LrError, Span, error
 from dsl.ir.node import Node, make, substitute, topological
+from dsl.ir.text import GIVEN
 from dsl.ir.types import (
     Dim,
     Shape,
@@ -100,7 +101,7 @@ class Binder(Calls):
             value = feed.value
             if derived and literal_value(value) is not None:      # the derivative was taken of an input, not of this literal
                 value = make(stop_grad, [value])
-            named = make(alias, [value], {"name": leaf_name(node)})
+            named = make(alias, [value], {"name": f"{GIVEN}{leaf_name(node)}"})
             self.origins.record(named, feed.span)
             if feed.mapped:
                 kind, name, generation = leaf_key(node)

@@ -436,7 +436,8 @@ def _kinds(f: _Failure) -> Diagnostic | None:
     if {"SCALAR", "VECTOR"} <= f.expected and f.previous is not None:
         dtype = f.previous.text
         return f.say("E0120", f"`{dtype}` is followed by the kind of input",
-                     help=f"write `{dtype} scalar x` or `{dtype} vector v[n]`")
+                     help=f"write `shared {dtype} k = 0`" if f.token.text == "shared" else
+                     f"write `{dtype} scalar x` or `{dtype} vector v[n]`")
     if f.first.text in _KINDS and f.previous is not None and f.previous.text in _DTYPES and f.token.type == "WORD":
         return f.say("E0149", "the dtype stands before the kind of input", f.span(f.previous),
                      help=f"write `{f.previous.text} {f.first.text} {f.token.text}`")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dsl.errors import Label, did_you_mean, error
@@ -33,7 +34,7 @@ SCHEDULES = {"cosine": "cosine(first, last)", "linear": "linear(first, last)",
 class Training(Updates):
     def train_statement(self, statement: ast.Train) -> program.Train:
         feeds, sizes = self.feeds(statement.over, alike=True)
-        groups = self.group_plans(statement)
+        groups = self.group_plans(statement, feeds)
         self.check_fed([u.value for g in groups for u in g.updates], feeds, statement)
         self.trained += 1
         if statement.batch is not None and not any(f.mapped for f in feeds):
@@ -84,7 +85,7 @@ class Training(Updates):
                         expr.span)
         return node
 
-    def group_plans(self, statement: ast.Train) -> tuple[program.GroupPlan, ...]:
+    def group_plans(self, statement: ast.Train, feeds: Sequence[program.Feed]) -> tuple[program.GroupPlan, ...]:
         names: list[str | None] = [g.id for g in statement.groups] or [None]
         known = [u.group for u in self.updates]
         for ident in statement.groups:
@@ -107,7 +108,16 @@ class Training(Updates):
         for name in names:
             updates = tuple(u for u in self.updates if u.group == name)
             plans.append(program.GroupPlan(name, updates, self.costs_of(updates)))
+        if not any(plan.costs for plan in plans):
+            plans[0] = replace(plans[0], costs=self.declared_costs(feeds))
         return tuple(plans)
+
+    def declared_costs(self, feeds: Sequence[program.Feed]) -> dict[str, Node]:
+        """The costs of the script that this data determines: what is reported where updates are written without them."""
+        fed = {leaf_key(f.leaf) for f in feeds}
+        costs = {n: s.value for n, s in self.scope.items() if s.kind == "cost" and isinstance(s.value, Node)}
+        return {name: node for name, node in costs.items()
+                if all(leaf_key(n) in fed for n in topological([node]) if is_leaf(n, "input"))}
 
     def costs_of(self, updates: Sequence[program.UpdateRule]) -> dict[str, Node]:
         """The costs that updates minimise or differentiate, by name."""
