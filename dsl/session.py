@@ -286,11 +286,14 @@ class Session:
                 self.failures.append(found.diagnostic)
 
     def output_path(self, path: str) -> Path:
-        place = Path(path) if Path(path).is_absolute() else self.out / path
+        """Where a file is written; folders below `--out` are made, others must be there."""
+        if Path(path).is_absolute():
+            return Path(path)
+        place = self.out / path
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            raise error("E0602", f"cannot write `{path}`: {_os_words(problem)}", kind=FileTrouble) from None
+            raise error("E0609", f"cannot write `{path}`: {_os_words(problem)}", kind=FileTrouble) from None
         return place
 
     def plot(self, item: program.Plot) -> None:

@@ -54,6 +54,7 @@ class Elaborator(Rebinding):
         self.overrides = dict(overrides or {})
         self.importing: tuple[str, ...] = ()
         self.begun = False
+        self.header: dict[str, Span] = {}
 
     # ------------------------------------------------------------ scripts
     def script(self, statements: Sequence[ast.Statement],
@@ -183,7 +184,15 @@ class Elaborator(Rebinding):
     def _dtype_word(self, word: str) -> DType:
         return "float32" if word == "float32" else "float64"
 
+    def once(self, word: str, span: Span) -> None:
+        """A header word stands once in a script."""
+        if word in self.header and not self.rebind:
+            raise error("E0509", f"`{word}` stands twice", span, "again here", labels=[Label(self.header[word], "first here")],
+                        help="keep one of them")
+        self.header[word] = span
+
     def precision_statement(self, dtype: ast.Ident) -> None:
+        self.once("precision", dtype.span)
         if dtype.id not in ("float32", "float64"):
             raise error("E0509", f"no precision `{dtype.id}`", dtype.span,
                         help="`precision float32` or `precision float64`")
@@ -194,6 +203,7 @@ class Elaborator(Rebinding):
             self.precision = self._dtype_word(dtype.id)
 
     def seed_statement(self, value: ast.Expr) -> None:
+        self.once("seed", value.span)
         seed = literal_int(value)
         if seed is None or seed < 0:
             raise error("E0509", "a seed is a whole number, not negative", value.span, help="write `seed 1`")
@@ -204,6 +214,7 @@ class Elaborator(Rebinding):
             self.seed = seed
 
     def device_statement(self, name: ast.Ident) -> None:
+        self.once("device", name.span)
         if name.id not in DEVICES:
             near = "cuda" if name.id == "gpu" else did_you_mean(name.id, DEVICES)
             raise error("E0509", f"no device `{name.id}`", name.span,
