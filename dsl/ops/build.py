@@ -14,7 +14,7 @@ from dsl.ops.composite import softplus
 from dsl.ops.leaves import STEP
 from dsl.ops.linalg import matmul
 from dsl.ops.random import draw
-from dsl.ops.reduction import cumsum, log_softmax, max_, mean, min_, std, sum_
+from dsl.ops.reduction import EXTREMES, cumsum, log_softmax, max_, mean, min_, std, sum_
 from dsl.ops.scalar import abs as absolute
 from dsl.ops.scalar import cast_op, eq, ge, le, lt, mul, select, sqr, stop_grad, xlogy
 from dsl.ops.shape import (
@@ -75,8 +75,11 @@ def axes_of(axis: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
 
 def reduction_call(op: Op, with_ddof: bool) -> Callable[..., Node]:
     def build(context: Context, x: Node, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Node:
+        axes = axes_of(axis, x.rank)
+        if op in EXTREMES and any(x.shape[a] == ZERO for a in axes):
+            raise TypeFault("the largest or smallest of no elements", kind="empty", dims=x.shape)
         extra = {"ddof": ddof} if with_ddof and ddof else {}
-        result: Node = op(x, precision=context.precision, axes=axes_of(axis, x.rank), keepdims=keepdims, **extra)
+        result: Node = op(x, precision=context.precision, axes=axes, keepdims=keepdims, **extra)
         return result
     return build
 

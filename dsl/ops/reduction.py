@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dsl.ir.node import Node, Op
-from dsl.ir.types import ONE, ZERO, ArrayType, Dim, DType, Shapes, TypeFault, is_float, is_int
+from dsl.ir.types import ONE, ArrayType, Dim, DType, Shapes, TypeFault, is_float, is_int
 from dsl.ops.scalar import eq, exp, ne, select, sqr, sqrt
 from dsl.ops.shape import concat, expand, flip, iota, move_axis, reshape, size_float, slice_axis, transpose
 from dsl.ops.table import Fault, array, batch_same, broadcast_all, cast, constant
@@ -34,9 +34,8 @@ def _keep(shapes: Shapes, x: ArrayType, axes: Axes, keepdims: bool) -> ArrayType
     return reduced(x, axes, keepdims, "int64" if not is_float(x.dtype) else None)
 
 
-def _nonempty(shapes: Shapes, x: ArrayType, axes: Axes, keepdims: bool) -> ArrayType:
-    if any(x.shape[a] == ZERO for a in axes):
-        raise TypeFault("the largest or smallest of no elements", kind="empty", dims=x.shape)
+def _nonempty(shapes: Shapes, x: ArrayType, live: ArrayType | None = None, *, axes: Axes, keepdims: bool) -> ArrayType:
+    """`live` is there once `guard` has run: which elements of the result are used at all."""
     return reduced(x, axes, keepdims)
 
 
@@ -95,10 +94,18 @@ def _prod(x: Any, axes: Axes, keepdims: bool) -> Any:
     return y.astype(dtype)
 
 
+def _of_nothing(name: str, x: Any, live: Any, axes: Axes, keepdims: bool) -> Any:
+    """The result over no elements: a fault, unless nobody uses it."""
+    shape = np.shape(np.any(x, axis=axes, keepdims=keepdims))
+    if live is None or np.any(live):
+        raise Fault("E0705", f"`{name}` of no elements", "check the size first, or join a starting value")
+    return np.zeros(shape)[()]
+
+
 def _extreme(function: Any, name: str) -> Any:
-    def run(x: Any, axes: Axes, keepdims: bool) -> Any:
+    def run(x: Any, live: Any = None, *, axes: Axes, keepdims: bool) -> Any:
         if any(x.shape[a] == 0 for a in axes):
-            raise Fault("E0705", f"`{name}` of no elements", "check the size first, or join a starting value")
+            return _of_nothing(name, x, live, axes, keepdims).astype(x.dtype)
         y = function(x, axis=axes, keepdims=keepdims)
         if x.dtype.kind == "f" and np.any(y == 0):           # the sign of a zero does not depend on the order
             wanted = np.signbit(x) == (name == "min")
@@ -117,10 +124,10 @@ def _flat(x: Any, axes: Axes) -> Any:
 
 
 def _arg(function: Any, name: str) -> Any:
-    def run(x: Any, axes: Axes, keepdims: bool) -> Any:
+    def run(x: Any, live: Any = None, *, axes: Axes, keepdims: bool) -> Any:
         flat = _flat(x, axes)
         if flat.shape[-1] == 0:
-            raise Fault("E0705", f"`{name}` of no elements", "check the size first")
+            return _of_nothing(name, x, live, axes, keepdims).astype(np.int64)
         index = function(flat, axis=-1).astype(np.int64)
         return np.expand_dims(index, axes) if keepdims else index
     return run
@@ -239,14 +246,16 @@ def _logic(shapes: Shapes, x: ArrayType, axes: Axes, keepdims: bool) -> ArrayTyp
     return reduced(x, axes, keepdims)
 
 
-def _index(shapes: Shapes, x: ArrayType, axes: Axes, keepdims: bool) -> ArrayType:
-    return _nonempty(shapes, x, axes, keepdims).with_dtype("int64")
+def _index(shapes: Shapes, x: ArrayType, live: ArrayType | None = None, *, axes: Axes, keepdims: bool) -> ArrayType:
+    return _nonempty(shapes, x, axes=axes, keepdims=keepdims).with_dtype("int64")
 
 
 any_ = array("any", "x", "Whether any element is true.", infer=_logic, numpy=lambda x, axes, keepdims: np.any(x, axis=axes, keepdims=keepdims), unit=False, surface=True, **R)
 all_ = array("all", "x", "Whether every element is true.", infer=_logic, numpy=lambda x, axes, keepdims: np.all(x, axis=axes, keepdims=keepdims), unit=True, surface=True, **R)
 argmax = array("argmax", "x", "Index of the first largest element (of the flattened array without `axis`); a nan is largest.", infer=_index, numpy=_arg(np.argmax, "argmax"), coerce=coerce_numbers, surface=True, **R)
 argmin = array("argmin", "x", "Index of the first smallest element (of the flattened array without `axis`); a nan is smallest.", infer=_index, numpy=_arg(np.argmin, "argmin"), coerce=coerce_numbers, surface=True, **R)
+EXTREMES = (max_, min_, argmax, argmin)
+"""Reductions that have no result over no elements."""
 
 
 # ---------------------------------------------------------------- row-wise

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dsl.ir.node import Node, Origins, make, substitute, topological
 from dsl.ir.types import is_float, is_int
+from dsl.ops.reduction import EXTREMES
 from dsl.ops.scalar import and_, cast_op, floordiv, mod, not_, or_, pow, select
 from dsl.ops.shape import expand, full, gather, scatter_add
 from dsl.passes.grad import live_masks, looked_up, mask_to, skipping
@@ -16,7 +17,7 @@ from dsl.passes.grad import live_masks, looked_up, mask_to, skipping
 
 def can_fault(node: Node) -> bool:
     op = node.op
-    return (op in (floordiv, mod, pow) and is_int(node.dtype)) or op is gather or \
+    return (op in (floordiv, mod, pow) and is_int(node.dtype)) or op is gather or op in EXTREMES or \
         (op is cast_op and is_int(node.dtype) and is_float(node.args[0].dtype))
 
 
@@ -116,6 +117,8 @@ def _demand(order: Sequence[Node], roots: Sequence[Node]) -> tuple[dict[Node, No
 def _guarded(node: Node, args: tuple[Node, ...], live: Node) -> Node:
     if node.op is gather:
         return make(gather, skipping(node, args, live), {"fill": True})
+    if node.op in EXTREMES:
+        return make(node.op, [args[0], live], node.attrs)
     if node.op is cast_op:
         return make(cast_op, [select(live, args[0], 0)], node.attrs)
     return make(node.op, [expand(args[0], node.shape), select(live, args[1], 1)])
