@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from dsl.errors import Span
-from dsl.ir.types import ArrayType, Dim, DType, Requirement, Shapes, is_float
+from dsl.ir.types import ArrayType, Dim, DType, Requirement, Shapes, TypeFault, is_float
 from dsl.record import entity, record
 
 Attrs = tuple[tuple[str, Any], ...]
@@ -272,9 +272,9 @@ def substitute(roots: Sequence[Node], replacement: Mapping[Node, Node], sizes: M
         else:
             try:
                 new[node] = make(node.op, args, attrs)
-            except Exception as problem:
-                if origins is not None and not hasattr(problem, "span"):
-                    problem.span = origins.span(node)                      # type: ignore[attr-defined]
+            except TypeFault as fault:
+                if origins is not None and fault.span is None:
+                    fault.span = origins.span(node)
                 raise
             if origins is not None:
                 origins.inherit(new[node], node)

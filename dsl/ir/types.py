@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from dsl.errors import Span
 from dsl.record import record
 
 DType = Literal["bool", "int32", "int64", "float32", "float64"]
@@ -350,6 +351,7 @@ class TypeFault(Exception):
         super().__init__(message)
         self.message, self.kind, self.detail, self.help = message, kind, detail, help
         self.dims, self.operands = tuple(dims), tuple(operands)
+        self.span: Span | None = None
 
 
 @record

@@ -108,7 +108,7 @@ class Calls(Indexing):
         types = " and ".join(shape_text(v.shape) for v in arrays)
         where = given.get("axis", given.get("axes"))
         if fault.kind == "axis" and isinstance(where, ast.Expr):
-            fault.span = where.span                                                 # type: ignore[attr-defined]
+            fault.span = where.span
         if fault.message.startswith("takes "):
             fault.message = f"`{row.name}` {fault.message}"
         if fault.kind == "empty":

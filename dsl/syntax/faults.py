@@ -82,7 +82,7 @@ class Faults:
         try:
             yield
         except TypeFault as fault:
-            raise self.type_error(fault, getattr(fault, "span", None) or span, operands, values) from None
+            raise self.type_error(fault, fault.span or span, operands, values) from None
 
     def type_error(self, fault: TypeFault, span: Span, operands: Sequence[ast.Expr] = (),
                    values: Sequence[Value] = ()) -> LrError:
