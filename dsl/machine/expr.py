@@ -1,0 +1,329 @@
+"""Scalar expressions.
+
+In: dtypes and sizes.  Out: expressions that the loop IR stores, and that both code generators print.
+
+    Expr ::= Const(value, dtype)          a literal
+           | Ref(name, dtype)             a loop index (int64), a `Let`, a `Local`
+           | Extent(dim)                  a size, or a polynomial of sizes, as an int64
+           | Load(buffer, index …)        an element of an array; one int64 index an axis, each within its axis
+           | Apply(op, args, dtype)       an instruction; all but conversions, comparisons and `select` keep their operands' dtype
+
+Expressions are hash-consed like nodes: equal ones are one object, so that what is computed twice is seen by `is`.
+Python's operators and comparisons make instructions; a bare number takes the dtype of the other side.
+"""
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from dsl.ir.types import ArrayType, Dim, DType, Shape, is_float
+from dsl.record import entity
+
+BITS: dict[DType, int] = {"bool": 1, "int32": 32, "int64": 64, "float32": 32, "float64": 64}
+
+
+class Expr:
+    """A scalar value.  `dtype` tells its type."""
+
+    __slots__ = ()
+    dtype: DType
+
+    def _with(self, op: str, other: Any, swapped: bool = False) -> Expr:
+        right = as_expr(other, self.dtype)
+        return apply(op, right, self) if swapped else apply(op, self, right)
+
+    def __add__(self, other: Any) -> Expr:
+        return self._with("add", other)
+
+    def __radd__(self, other: Any) -> Expr:
+        return self._with("add", other, True)
+
+    def __sub__(self, other: Any) -> Expr:
+        return self._with("sub", other)
+
+    def __rsub__(self, other: Any) -> Expr:
+        return self._with("sub", other, True)
+
+    def __mul__(self, other: Any) -> Expr:
+        return self._with("mul", other)
+
+    def __rmul__(self, other: Any) -> Expr:
+        return self._with("mul", other, True)
+
+    def __truediv__(self, other: Any) -> Expr:
+        return self._with("div", other)
+
+    def __rtruediv__(self, other: Any) -> Expr:
+        return self._with("div", other, True)
+
+    def __neg__(self) -> Expr:
+        return apply("neg", self)
+
+    def __and__(self, other: Any) -> Expr:
+        return self._with("and", other)
+
+    def __or__(self, other: Any) -> Expr:
+        return self._with("or", other)
+
+    def __xor__(self, other: Any) -> Expr:
+        return self._with("xor", other)
+
+    def __invert__(self) -> Expr:
+        return apply("not", self)
+
+    def __lshift__(self, other: Any) -> Expr:
+        return self._with("shl", other)
+
+    def __rshift__(self, other: Any) -> Expr:
+        """Arithmetic; `lshr` is the logical one."""
+        return self._with("ashr", other)
+
+    def __lt__(self, other: Any) -> Expr:
+        return self._with("lt", other)
+
+    def __le__(self, other: Any) -> Expr:
+        return self._with("le", other)
+
+    def __gt__(self, other: Any) -> Expr:
+        return self._with("gt", other)
+
+    def __ge__(self, other: Any) -> Expr:
+        return self._with("ge", other)
+
+    def eq(self, other: Any) -> Expr:
+        return self._with("eq", other)
+
+    def ne(self, other: Any) -> Expr:
+        return self._with("ne", other)
+
+    def to(self, dtype: DType) -> Expr:
+        """This value in another dtype.  A float to an integer is cut off, and must fit."""
+        if dtype == self.dtype:
+            return self
+        if isinstance(self, Const) and (self.dtype == "bool" or is_float(dtype) or not is_float(self.dtype)):
+            return const(self.value, dtype)
+        return self.ne(0) if dtype == "bool" else apply("to", self, dtype=dtype)
+
+    def bits_as(self, dtype: DType) -> Expr:
+        """The same bits read as another dtype of the same width."""
+        assert BITS[dtype] == BITS[self.dtype], (dtype, self.dtype)
+        return self if dtype == self.dtype else apply("bits", self, dtype=dtype)
+
+
+@entity
+class Const(Expr):
+    value: bool | int | float
+    dtype: DType
+    __slots__ = ("__weakref__", "dtype", "value")
+
+
+@entity
+class Ref(Expr):
+    name: str
+    dtype: DType
+    __slots__ = ("__weakref__", "dtype", "name")
+
+
+@entity
+class Extent(Expr):
+    dim: Dim
+    __slots__ = ("__weakref__", "dim")
+    dtype = "int64"
+
+
+@entity
+class Buffer:
+    """An array of a program: row-major, contiguous.  Two buffers are the same only if they are one object.
+
+    `role` says where it lives:
+        input     given from outside, only read          output    given from outside, written
+        state     given from outside, read and written   scratch   made by the program, planned in its workspace
+        private   scratch of one iteration of the kernel around it
+        window    another name for part of a buffer, made by `Window`
+    Scratch of rank 0 is a variable."""
+
+    name: str
+    dtype: DType
+    shape: Shape
+    role: str
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def type(self) -> ArrayType:
+        return ArrayType(self.dtype, self.shape)
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.type} {self.role}"
+
+
+@entity
+class Load(Expr):
+    buffer: Buffer
+    index: tuple[Expr, ...]
+    __slots__ = ("__weakref__", "buffer", "index")
+
+    @property
+    def dtype(self) -> DType:                                                        # type: ignore[override]
+        return self.buffer.dtype
+
+
+@entity
+class Apply(Expr):
+    op: str
+    args: tuple[Expr, ...]
+    dtype: DType
+    __slots__ = ("__weakref__", "args", "dtype", "op")
+
+    def __repr__(self) -> str:
+        return f"{self.op}({', '.join(map(repr, self.args))})"
+
+
+COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge", "below", "isnan"))
+_interned: WeakValueDictionary[Any, Any] = WeakValueDictionary()
+
+
+def const(value: bool | int | float, dtype: DType) -> Const:
+    """A literal; integers wrap to the width of their dtype."""
+    key: object
+    if is_float(dtype):
+        value = float(value)
+        if dtype == "float32":
+            value = _round32(value)
+        key = struct.pack("<d", value)
+    elif dtype == "bool":
+        value = key = bool(value)
+    else:
+        half = 1 << (BITS[dtype] - 1)
+        value = key = (int(value) + half) % (2 * half) - half
+    found = _interned.get((Const, key, dtype))
+    if found is None:
+        found = _interned[Const, key, dtype] = Const(value, dtype)
+    return found                                                                     # type: ignore[no-any-return]
+
+
+def _round32(value: float) -> float:
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def ref(name: str, dtype: DType = "int64") -> Ref:
+    found = _interned.get((Ref, name, dtype))
+    if found is None:
+        found = _interned[Ref, name, dtype] = Ref(name, dtype)
+    return found                                                                     # type: ignore[no-any-return]
+
+
+def extent(dim: Dim | int) -> Expr:
+    """A size as an int64."""
+    dim = Dim.of(dim)
+    if dim.constant is not None:
+        return const(dim.constant, "int64")
+    found = _interned.get((Extent, dim))
+    if found is None:
+        found = _interned[Extent, dim] = Extent(dim)
+    return found                                                                     # type: ignore[no-any-return]
+
+
+def load(buffer: Buffer, index: Iterable[Expr] = ()) -> Load:
+    places = tuple(index)
+    assert len(places) == buffer.rank, (buffer, places)
+    found = _interned.get((Load, buffer, places))
+    if found is None:
+        found = _interned[Load, buffer, places] = Load(buffer, places)
+    return found                                                                     # type: ignore[no-any-return]
+
+
+def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
+    """An instruction over expressions; its dtype follows from them but for `to` and `bits`."""
+    if dtype is None:
+        dtype = "bool" if op in COMPARISONS else args[1].dtype if op == "select" else args[0].dtype
+    key = (Apply, op, args, dtype)
+    found = _interned.get(key)
+    if found is None:
+        found = _interned[key] = Apply(op, args, dtype)
+    return found                                                                     # type: ignore[no-any-return]
+
+
+def as_expr(value: Any, dtype: DType) -> Expr:
+    return value if isinstance(value, Expr) else const(value, dtype)
+
+
+# ---------------------------------------------------------------- instructions that have no operator
+def select(condition: Expr, a: Any, b: Any) -> Expr:
+    """`a` where the condition holds, else `b`; both are computed."""
+    dtype = a.dtype if isinstance(a, Expr) else b.dtype
+    a, b = as_expr(a, dtype), as_expr(b, dtype)
+    if isinstance(condition, Const):
+        return a if condition.value else b                                           # type: ignore[no-any-return]
+    return a if a is b else apply("select", condition, a, b)                         # type: ignore[no-any-return]
+
+
+def fma(a: Expr, b: Any, c: Any) -> Expr:
+    """`a * b + c`, rounded once."""
+    return apply("fma", a, as_expr(b, a.dtype), as_expr(c, a.dtype))
+
+
+def minimum(a: Expr, b: Any) -> Expr:
+    """The smaller; nan if one is, and -0 below +0."""
+    return apply("minimum", a, as_expr(b, a.dtype))
+
+
+def maximum(a: Expr, b: Any) -> Expr:
+    """The larger; nan if one is, and +0 above -0."""
+    return apply("maximum", a, as_expr(b, a.dtype))
+
+
+def lshr(a: Expr, b: Any) -> Expr:
+    """Shifted right, zeros coming in."""
+    return apply("lshr", a, as_expr(b, a.dtype))
+
+
+# ---------------------------------------------------------------- walks
+def parts(e: Expr) -> tuple[Expr, ...]:
+    match e:
+        case Apply(args=args):
+            return args
+        case Load(index=index):
+            return index
+        case _:
+            return ()
+
+
+def walk(roots: Iterable[Expr]) -> list[Expr]:
+    """Every expression the roots are made of, once, parts before wholes, without recursion."""
+    order: list[Expr] = []
+    seen: set[Expr] = set()
+    stack: list[tuple[Expr, bool]] = [(r, False) for r in roots]
+    stack.reverse()
+    while stack:
+        e, done = stack.pop()
+        if done:
+            order.append(e)
+        elif e not in seen:
+            seen.add(e)
+            stack.append((e, True))
+            stack.extend((p, False) for p in reversed(parts(e)))
+    return order
+
+
+def replace(roots: Sequence[Expr], change: dict[Expr, Expr]) -> list[Expr]:
+    """The expressions with parts replaced."""
+    done: dict[Expr, Expr] = dict(change)
+    for e in walk(roots):
+        if e in done:
+            continue
+        match e:
+            case Apply(op, args, dtype):
+                done[e] = apply(op, *[done[a] for a in args], dtype=dtype)
+            case Load(buffer, index):
+                done[e] = load(buffer, [done[i] for i in index])
+            case _:
+                done[e] = e
+    return [done[r] for r in roots]
