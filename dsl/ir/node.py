@@ -93,6 +93,10 @@ class Op:
     batch(args, mapped, length, **attrs)   the op over one more leading axis (see `dsl/passes/batch.py`).
     means(*xs, **attrs)              the definition in simpler ops; None for a primitive.
     live(mask, y, *xs, **attrs)      which elements of each operand an output mask leaves in use; None: all of them.
+    code(*xs, **attrs)               element-wise primitives: the value as a scalar expression (`dsl/machine`) over operands
+                                     of the row's dtypes, defined and harmless for every operand.
+    fault(*xs, **attrs)              where the op faults, as a bool expression over the same operands; None: nowhere.
+    ulp                              the largest error of `code` in units in the last place, for float32 and float64.
     structural                       only moves elements: a live mask takes the way of a cotangent.
     unit                             the value of an empty reduction.
     domain                           where random samples for tests are drawn from.
@@ -110,6 +114,9 @@ class Op:
     batch: Callable[..., Any] | None = None
     means: Callable[..., Any] | None = None
     live: Callable[..., Sequence[Any]] | None = None
+    code: Callable[..., Any] | None = None
+    fault: Callable[..., Any] | None = None
+    ulp: tuple[float, float] | None = None
     elementwise: bool = False
     structural: bool = False
     commutative: bool = False
