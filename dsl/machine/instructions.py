@@ -2,7 +2,8 @@
 
 A row says what an instruction means in NumPy (on scalars or arrays of its dtype), and how LLVM and CUDA C spell it.  In a
 spelling `{0}`, `{1}`, … are the operands, `{t}` the operands' type, `{r}` the result's type and, in LLVM, `{s}` the
-operands' intrinsic suffix (`f32`, `i64`).  No spelling fuses a multiplication with an addition but `fma`.
+operands' intrinsic suffix (`f32`, `i64`) or, in CUDA, `{f}` the suffix of C's float functions (`sqrtf`, `sqrt`).  No
+spelling fuses a multiplication with an addition but `fma`.  Functions `lr_…` are in `dsl/backends/cuda/prelude.py`.
 
     kinds   float    both float dtypes      int    int32 and int64      bool      a truth value
 
@@ -119,23 +120,23 @@ def _select(condition: Any, a: Any, b: Any) -> Any:
 
 
 # ---------------------------------------------------------------- arithmetic
-row("add", np.add,      {"float": "fadd {t} {0}, {1}", "int": "add {t} {0}, {1}"}, {"float": "{0} + {1}", "int": "{0} + {1}"}, "a + b")
-row("sub", np.subtract, {"float": "fsub {t} {0}, {1}", "int": "sub {t} {0}, {1}"}, {"float": "{0} - {1}", "int": "{0} - {1}"}, "a - b")
-row("mul", np.multiply, {"float": "fmul {t} {0}, {1}", "int": "mul {t} {0}, {1}"}, {"float": "{0} * {1}", "int": "{0} * {1}"}, "a * b")
+row("add", np.add,      {"float": "fadd {t} {0}, {1}", "int": "add {t} {0}, {1}"}, {"float": "{0} + {1}", "int": "lr_add({0}, {1})"}, "a + b")
+row("sub", np.subtract, {"float": "fsub {t} {0}, {1}", "int": "sub {t} {0}, {1}"}, {"float": "{0} - {1}", "int": "lr_sub({0}, {1})"}, "a - b")
+row("mul", np.multiply, {"float": "fmul {t} {0}, {1}", "int": "mul {t} {0}, {1}"}, {"float": "{0} * {1}", "int": "lr_mul({0}, {1})"}, "a * b")
 row("div", np.divide,   {"float": "fdiv {t} {0}, {1}"}, {"float": "{0} / {1}"}, "a / b")
-row("neg", np.negative, {"float": "fneg {t} {0}", "int": "sub {t} 0, {0}"}, {"float": "-{0}", "int": "-{0}"}, "-a")
-row("fma", _fma,        {"float": "call {t} @llvm.fma.{s}({t} {0}, {t} {1}, {t} {2})"}, {"float": "fma({0}, {1}, {2})"}, "a * b + c, rounded once")
-row("abs", np.abs,      {"float": "call {t} @llvm.fabs.{s}({t} {0})", "int": "call {t} @llvm.abs.{s}({t} {0}, i1 false)"}, {"float": "fabs({0})", "int": "lr_abs({0})"}, "|a|")
-row("sqrt", np.sqrt,    {"float": "call {t} @llvm.sqrt.{s}({t} {0})"}, {"float": "sqrt({0})"}, "square root")
-row("floor", np.floor,  {"float": "call {t} @llvm.floor.{s}({t} {0})"}, {"float": "floor({0})"}, "rounded down")
-row("ceil", np.ceil,    {"float": "call {t} @llvm.ceil.{s}({t} {0})"}, {"float": "ceil({0})"}, "rounded up")
-row("rint", np.rint,    {"float": "call {t} @llvm.rint.{s}({t} {0})"}, {"float": "rint({0})"}, "rounded to the nearest, halves to even")
-row("trunc", np.trunc,  {"float": "call {t} @llvm.trunc.{s}({t} {0})"}, {"float": "trunc({0})"}, "cut off towards 0")
+row("neg", np.negative, {"float": "fneg {t} {0}", "int": "sub {t} 0, {0}"}, {"float": "-{0}", "int": "lr_neg({0})"}, "-a")
+row("fma", _fma,        {"float": "call {t} @llvm.fma.{s}({t} {0}, {t} {1}, {t} {2})"}, {"float": "fma{f}({0}, {1}, {2})"}, "a * b + c, rounded once")
+row("abs", np.abs,      {"float": "call {t} @llvm.fabs.{s}({t} {0})", "int": "call {t} @llvm.abs.{s}({t} {0}, i1 false)"}, {"float": "fabs{f}({0})", "int": "lr_abs({0})"}, "|a|")
+row("sqrt", np.sqrt,    {"float": "call {t} @llvm.sqrt.{s}({t} {0})"}, {"float": "sqrt{f}({0})"}, "square root")
+row("floor", np.floor,  {"float": "call {t} @llvm.floor.{s}({t} {0})"}, {"float": "floor{f}({0})"}, "rounded down")
+row("ceil", np.ceil,    {"float": "call {t} @llvm.ceil.{s}({t} {0})"}, {"float": "ceil{f}({0})"}, "rounded up")
+row("rint", np.rint,    {"float": "call {t} @llvm.rint.{s}({t} {0})"}, {"float": "rint{f}({0})"}, "rounded to the nearest, halves to even")
+row("trunc", np.trunc,  {"float": "call {t} @llvm.trunc.{s}({t} {0})"}, {"float": "trunc{f}({0})"}, "cut off towards 0")
 row("minimum", _extreme(np.minimum, False), {"float": "call {t} @llvm.minimum.{s}({t} {0}, {t} {1})", "int": "call {t} @llvm.smin.{s}({t} {0}, {t} {1})"},
     {"float": "lr_minimum({0}, {1})", "int": "min({0}, {1})"}, "the smaller, or nan")
 row("maximum", _extreme(np.maximum, True), {"float": "call {t} @llvm.maximum.{s}({t} {0}, {t} {1})", "int": "call {t} @llvm.smax.{s}({t} {0}, {t} {1})"},
     {"float": "lr_maximum({0}, {1})", "int": "max({0}, {1})"}, "the larger, or nan")
-row("copysign", np.copysign, {"float": "call {t} @llvm.copysign.{s}({t} {0}, {t} {1})"}, {"float": "copysign({0}, {1})"}, "|a| with the sign of b")
+row("copysign", np.copysign, {"float": "call {t} @llvm.copysign.{s}({t} {0}, {t} {1})"}, {"float": "copysign{f}({0}, {1})"}, "|a| with the sign of b")
 row("idiv", _trunc_div, {"int": "sdiv {t} {0}, {1}"}, {"int": "{0} / {1}"}, "quotient, cut off towards 0")
 row("irem", _trunc_rem, {"int": "srem {t} {0}, {1}"}, {"int": "{0} % {1}"}, "remainder of `idiv`")
 
@@ -156,7 +157,7 @@ row("le", np.less_equal,    {"float": "fcmp ole {t} {0}, {1}", "int": "icmp sle 
 row("gt", np.greater,       {"float": "fcmp ogt {t} {0}, {1}", "int": "icmp sgt {t} {0}, {1}", "bool": "icmp ugt {t} {0}, {1}"}, {k: "{0} > {1}" for k in ("float", "int", "bool")}, "a > b")
 row("ge", np.greater_equal, {"float": "fcmp oge {t} {0}, {1}", "int": "icmp sge {t} {0}, {1}", "bool": "icmp uge {t} {0}, {1}"}, {k: "{0} >= {1}" for k in ("float", "int", "bool")}, "a >= b")
 row("below", lambda a, b: np.less(_unsigned(a), _unsigned(b)), {"int": "icmp ult {t} {0}, {1}"}, {"int": "lr_below({0}, {1})"}, "a < b, unsigned")
-row("isnan", np.isnan,      {"float": "fcmp uno {t} {0}, {0}"}, {"float": "{0} != {0}"}, "whether a is nan")
+row("isnan", np.isnan,      {"float": "fcmp uno {t} {0}, {0}"}, {"float": "isnan({0})"}, "whether a is nan")
 
 # ---------------------------------------------------------------- choice and conversion (spelt by the code generators)
 row("select", _select, {"bool": "select i1 {0}, {r} {1}, {r} {2}"}, {"bool": "{0} ? {1} : {2}"}, "b where a holds, else c")
