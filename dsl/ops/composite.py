@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dsl.ir.node import TABLE
+from dsl.machine import exponential
 from dsl.ops.scalar import abs as absolute
 from dsl.ops.scalar import erfc, erfcx, exp, expm1, log, log1p, numpy_maximum, select, sigmoid
 from dsl.ops.scalar import maximum as greater
@@ -40,7 +41,8 @@ def _softplus(x: Any) -> Any:
 # ---------------------------------------------------------------- activations
 relu       = E("relu",       "x", "same",  "`maximum(x, 0)`; gradient 0 at 0.", numpy=lambda x: numpy_maximum(x, x.dtype.type(0)), surface=True, means=lambda x: greater(x, 0), partials=lambda y, x: (Gate(x > 0),))
 leaky_relu = E("leaky_relu", "x", "float", "`x` where positive, else `0.01 * x`.", numpy=lambda x: np.where(x > 0, x, x.dtype.type(0.01) * x)[()], surface=True, means=lambda x: select(x > 0, x, 0.01 * x))
-softplus   = E("softplus",   "x", "float", "`log(1 + exp(x))` without overflow.", numpy=_softplus, surface=True, means=lambda x: greater(x, 0) + log1p(exp(-absolute(x))), partials=lambda y, x: (sigmoid(x),))
+softplus   = E("softplus",   "x", "float", "`log(1 + exp(x))` without overflow.", numpy=_softplus, surface=True, means=lambda x: greater(x, 0) + log1p(exp(-absolute(x))), partials=lambda y, x: (sigmoid(x),),
+           code=exponential.softplus, ulp=(1.8, 1.8))
 gelu       = E("gelu",       "x", "float", "`x` times the normal distribution function (the erf form).", numpy=lambda x: 0.5 * x * special("erfc")(-ROOT_HALF * x), surface=True, means=lambda x: 0.5 * x * erfc(-ROOT_HALF * x))
 softsign   = E("softsign",   "x", "float", "`x / (1 + abs(x))`.", numpy=lambda x: x / (1 + np.abs(x)), surface=True, means=lambda x: x / (1 + absolute(x)))
 silu       = E("silu",       "x", "float", "`x * sigmoid(x)`.", numpy=lambda x: x * TABLE["sigmoid"].numpy(x), surface=True, means=lambda x: x * sigmoid(x))  # type: ignore[misc]

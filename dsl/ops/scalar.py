@@ -14,6 +14,8 @@ import numpy as np
 
 from dsl.ir.node import TABLE, Node, Op
 from dsl.ir.types import ArrayType, Shapes, TypeFault, is_float, is_int
+from dsl.machine import arithmetic, exponential, formats
+from dsl.machine import expr as machine
 from dsl.ops.table import Fault, Gate, array, batch_same, constant, elementwise, is_literal, special
 
 TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
@@ -143,35 +145,58 @@ E = elementwise
 NONE = lambda y, *xs: (None,) * len(xs)      # piecewise constant: the derivative is zero everywhere
 
 # ---------------------------------------------------------------- arithmetic
-add      = E("add",      "a b", "num", "`a + b`",  numpy=operator.add,     commutative=True, symbol=("+", 50), partials=lambda y, a, b: (1, 1))
-sub      = E("sub",      "a b", "num", "`a - b`",  numpy=operator.sub,     symbol=("-", 50), partials=lambda y, a, b: (1, -1))
-mul      = E("mul",      "a b", "num", "`a * b`",  numpy=operator.mul,     commutative=True, symbol=("*", 60), partials=lambda y, a, b: (b, a))
-div      = E("div",      "a b", "float", "`a / b`, true division", numpy=operator.truediv, symbol=("/", 60), partials=lambda y, a, b: (1 / b, -y / b))
-neg      = E("neg",      "x",   "same", "`-x`",    numpy=operator.neg,     symbol=("-", 70), partials=lambda y, x: (-1,))
-floordiv = E("floordiv", "a b", "num", "`a // b`, rounded down; integer division by zero is an error", numpy=_floordiv, symbol=("//", 60), partials=NONE)
-mod      = E("mod",      "a b", "num", "`a % b`, with the sign of `b`", numpy=_mod, symbol=("%", 60), partials=lambda y, a, b: (1, -TABLE["floor"](a / b)))
+add      = E("add",      "a b", "num", "`a + b`",  numpy=operator.add,     commutative=True, symbol=("+", 50), partials=lambda y, a, b: (1, 1),
+           code=operator.add, ulp=(0.5, 0.5))
+sub      = E("sub",      "a b", "num", "`a - b`",  numpy=operator.sub,     symbol=("-", 50), partials=lambda y, a, b: (1, -1),
+           code=operator.sub, ulp=(0.5, 0.5))
+mul      = E("mul",      "a b", "num", "`a * b`",  numpy=operator.mul,     commutative=True, symbol=("*", 60), partials=lambda y, a, b: (b, a),
+           code=operator.mul, ulp=(0.5, 0.5))
+div      = E("div",      "a b", "float", "`a / b`, true division", numpy=operator.truediv, symbol=("/", 60), partials=lambda y, a, b: (1 / b, -y / b),
+           code=operator.truediv, ulp=(0.5, 0.5))
+neg      = E("neg",      "x",   "same", "`-x`",    numpy=operator.neg,     symbol=("-", 70), partials=lambda y, x: (-1,),
+           code=operator.neg, ulp=(0, 0))
+floordiv = E("floordiv", "a b", "num", "`a // b`, rounded down; integer division by zero is an error", numpy=_floordiv, symbol=("//", 60), partials=NONE,
+           code=arithmetic.floor_division, fault=arithmetic.division_fault, ulp=(0, 0))
+mod      = E("mod",      "a b", "num", "`a % b`, with the sign of `b`", numpy=_mod, symbol=("%", 60), partials=lambda y, a, b: (1, -TABLE["floor"](a / b)),
+           code=arithmetic.floor_remainder, fault=arithmetic.division_fault, ulp=(0, 0))
 pow      = E("pow",      "a b", "num", "`a ** b`; `x ** 0` is 1 with gradient 0", numpy=_pow, symbol=("**", 80), partials=_pow_partials, domain=(0.2, 3.0))
 
 # ---------------------------------------------------------------- comparison and logic
-eq   = E("eq",  "a b", "compare", "`a == b`", numpy=operator.eq, commutative=True, symbol=("==", 40), partials=NONE)
-ne   = E("ne",  "a b", "compare", "`a != b`", numpy=operator.ne, commutative=True, symbol=("!=", 40), partials=NONE)
-lt   = E("lt",  "a b", "compare", "`a < b`",  numpy=operator.lt, symbol=("<", 40), partials=NONE)
-le   = E("le",  "a b", "compare", "`a <= b`", numpy=operator.le, symbol=("<=", 40), partials=NONE)
-gt   = E("gt",  "a b", "compare", "`a > b`",  numpy=operator.gt, symbol=(">", 40), partials=NONE)
-ge   = E("ge",  "a b", "compare", "`a >= b`", numpy=operator.ge, symbol=(">=", 40), partials=NONE)
-and_ = E("and", "a b", "logic", "`a and b`, element-wise", numpy=np.logical_and, commutative=True, symbol=("and", 20), partials=NONE)
-or_  = E("or",  "a b", "logic", "`a or b`, element-wise",  numpy=np.logical_or, commutative=True, symbol=("or", 10), partials=NONE)
-not_ = E("not", "x",   "logic", "`not x`, element-wise",   numpy=np.logical_not, symbol=("not", 30), partials=NONE)
+eq   = E("eq",  "a b", "compare", "`a == b`", numpy=operator.eq, commutative=True, symbol=("==", 40), partials=NONE,
+           code=lambda a, b: a.eq(b), ulp=(0, 0))
+ne   = E("ne",  "a b", "compare", "`a != b`", numpy=operator.ne, commutative=True, symbol=("!=", 40), partials=NONE,
+           code=lambda a, b: a.ne(b), ulp=(0, 0))
+lt   = E("lt",  "a b", "compare", "`a < b`",  numpy=operator.lt, symbol=("<", 40), partials=NONE,
+           code=operator.lt, ulp=(0, 0))
+le   = E("le",  "a b", "compare", "`a <= b`", numpy=operator.le, symbol=("<=", 40), partials=NONE,
+           code=operator.le, ulp=(0, 0))
+gt   = E("gt",  "a b", "compare", "`a > b`",  numpy=operator.gt, symbol=(">", 40), partials=NONE,
+           code=operator.gt, ulp=(0, 0))
+ge   = E("ge",  "a b", "compare", "`a >= b`", numpy=operator.ge, symbol=(">=", 40), partials=NONE,
+           code=operator.ge, ulp=(0, 0))
+and_ = E("and", "a b", "logic", "`a and b`, element-wise", numpy=np.logical_and, commutative=True, symbol=("and", 20), partials=NONE,
+           code=operator.and_, ulp=(0, 0))
+or_  = E("or",  "a b", "logic", "`a or b`, element-wise",  numpy=np.logical_or, commutative=True, symbol=("or", 10), partials=NONE,
+           code=operator.or_, ulp=(0, 0))
+not_ = E("not", "x",   "logic", "`not x`, element-wise",   numpy=np.logical_not, symbol=("not", 30), partials=NONE,
+           code=operator.invert, ulp=(0, 0))
 select = E("where", "condition a b", "select", "`a` where the condition holds, else `b`; the branch not taken can make no nan, inf or fault, in the value or in a derivative",
-           numpy=_where, surface=True, partials=lambda y, c, a, b: (None, Gate(c), Gate(~c)))
-isnan    = E("isnan",    "x", "test", "Whether `x` is nan.", numpy=np.isnan, surface=True, partials=NONE)
-isfinite = E("isfinite", "x", "test", "Whether `x` is neither nan nor infinite.", numpy=np.isfinite, surface=True, partials=NONE)
+           numpy=_where, surface=True, partials=lambda y, c, a, b: (None, Gate(c), Gate(~c)),
+           code=machine.select, ulp=(0, 0))
+isnan    = E("isnan",    "x", "test", "Whether `x` is nan.", numpy=np.isnan, surface=True, partials=NONE,
+           code=formats.isnan, ulp=(0, 0))
+isfinite = E("isfinite", "x", "test", "Whether `x` is neither nan nor infinite.", numpy=np.isfinite, surface=True, partials=NONE,
+           code=arithmetic.isfinite, ulp=(0, 0))
 
 # ---------------------------------------------------------------- exponentials and logarithms
-exp   = E("exp",   "x", "float", "e to the `x`.",  numpy=np.exp,   surface=True, partials=lambda y, x: (y,))
-expm1 = E("expm1", "x", "float", "`exp(x) - 1`, exact near 0.", numpy=np.expm1, surface=True, partials=lambda y, x: (exp(x),))
-log   = E("log",   "x", "float", "Natural logarithm.", numpy=np.log, surface=True, domain=(0.1, 5.0), partials=lambda y, x: (_log_partial(x, x, 0),))
-log1p = E("log1p", "x", "float", "`log(1 + x)`, exact near 0.", numpy=np.log1p, surface=True, domain=(-0.9, 5.0), partials=lambda y, x: (_log_partial(x, 1 + x, -1),))
+exp   = E("exp",   "x", "float", "e to the `x`.",  numpy=np.exp,   surface=True, partials=lambda y, x: (y,),
+           code=exponential.exp, ulp=(1.1, 1.1))
+expm1 = E("expm1", "x", "float", "`exp(x) - 1`, exact near 0.", numpy=np.expm1, surface=True, partials=lambda y, x: (exp(x),),
+           code=exponential.expm1, ulp=(1.6, 2.1))
+log   = E("log",   "x", "float", "Natural logarithm.", numpy=np.log, surface=True, domain=(0.1, 5.0), partials=lambda y, x: (_log_partial(x, x, 0),),
+           code=exponential.log, ulp=(0.9, 0.9))
+log1p = E("log1p", "x", "float", "`log(1 + x)`, exact near 0.", numpy=np.log1p, surface=True, domain=(-0.9, 5.0), partials=lambda y, x: (_log_partial(x, 1 + x, -1),),
+           code=exponential.log1p, ulp=(1.5, 1.5))
 logaddexp = E("logaddexp", "a b", "float", "`log(exp(a) + exp(b))` without overflow.", numpy=np.logaddexp, surface=True, commutative=True, partials=_logaddexp_partials)
 xlogy = E("xlogy", "x y", "float", "`x * log(y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlogy"), surface=True, domain=(0.1, 4.0),
           partials=lambda r, x, y: (log(y), Gate(ne(x, 0), x / y)))
@@ -181,15 +206,22 @@ xmul = E("xmul", "x y", "float", "`x * y`, and 0 where `x` is 0 (unless `y` is n
          partials=lambda r, x, y: (y, Gate(ne(x, 0), x)))
 
 # ---------------------------------------------------------------- powers and signs
-sqrt  = E("sqrt",  "x", "float", "Square root.", numpy=np.sqrt, surface=True, domain=(0.1, 5.0), partials=lambda y, x: (0.5 / y,))
+sqrt  = E("sqrt",  "x", "float", "Square root.", numpy=np.sqrt, surface=True, domain=(0.1, 5.0), partials=lambda y, x: (0.5 / y,),
+           code=formats.square_root, ulp=(0.5, 0.5))
 cbrt  = E("cbrt",  "x", "float", "Cube root, of negative numbers too.", numpy=np.cbrt, surface=True, partials=lambda y, x: (1 / (3 * (y * y)),))
-sqr   = E("sqr",   "x", "same",  "`x * x`.", numpy=np.square, surface=True, partials=lambda y, x: (2 * x,))
-abs   = E("abs",   "x", "same",  "Absolute value; gradient 0 at 0.", numpy=np.abs, surface=True, partials=lambda y, x: (sign(x),))
-sign: Op = E("sign",  "x", "same",  "-1, 0 or 1.", numpy=np.sign, surface=True, partials=NONE)
+sqr   = E("sqr",   "x", "same",  "`x * x`.", numpy=np.square, surface=True, partials=lambda y, x: (2 * x,),
+           code=lambda x: x * x, ulp=(0.5, 0.5))
+abs   = E("abs",   "x", "same",  "Absolute value; gradient 0 at 0.", numpy=np.abs, surface=True, partials=lambda y, x: (sign(x),),
+           code=formats.absolute, ulp=(0, 0))
+sign: Op = E("sign",  "x", "same",  "-1, 0 or 1.", numpy=np.sign, surface=True, partials=NONE,
+           code=arithmetic.sign, ulp=(0, 0))
 hypot = E("hypot", "a b", "float", "`sqrt(a*a + b*b)` without overflow; gradient 0 at the origin.", numpy=np.hypot, surface=True, commutative=True, partials=lambda y, a, b: (_hypot_share(a, y), _hypot_share(b, y)))
-floor = E("floor", "x", "same",  "Rounded down.", numpy=_whole(np.floor), surface=True, partials=NONE)
-ceil  = E("ceil",  "x", "same",  "Rounded up.",   numpy=_whole(np.ceil),  surface=True, partials=NONE)
-round = E("round", "x", "same",  "Rounded to the nearest integer, halves to even.", numpy=_whole(np.rint), surface=True, partials=NONE)
+floor = E("floor", "x", "same",  "Rounded down.", numpy=_whole(np.floor), surface=True, partials=NONE,
+           code=lambda x: arithmetic.rounding("floor", x), ulp=(0, 0))
+ceil  = E("ceil",  "x", "same",  "Rounded up.",   numpy=_whole(np.ceil),  surface=True, partials=NONE,
+           code=lambda x: arithmetic.rounding("ceil", x), ulp=(0, 0))
+round = E("round", "x", "same",  "Rounded to the nearest integer, halves to even.", numpy=_whole(np.rint), surface=True, partials=NONE,
+           code=lambda x: arithmetic.rounding("rint", x), ulp=(0, 0))
 
 # ---------------------------------------------------------------- trigonometric and hyperbolic
 sin   = E("sin",   "x", "float", "Sine of `x` radians.",   numpy=np.sin, surface=True, partials=lambda y, x: (cos(x),))
@@ -201,10 +233,12 @@ atan  = E("atan",  "x", "float", "Inverse tangent, in radians.", numpy=np.arctan
 atan2 = E("atan2", "y x", "float", "Angle of the point (x, y), in radians; gradient 0 at the origin.", numpy=np.arctan2, surface=True, partials=_atan2_partials)
 sinh  = E("sinh",  "x", "float", "Hyperbolic sine.",    numpy=np.sinh, surface=True, partials=lambda y, x: (cosh(x),))
 cosh: Op = E("cosh",  "x", "float", "Hyperbolic cosine.",  numpy=np.cosh, surface=True, partials=lambda y, x: (sinh(x),))
-tanh  = E("tanh",  "x", "float", "Hyperbolic tangent.", numpy=np.tanh, surface=True, partials=lambda y, x: (1 - y * y,))
+tanh  = E("tanh",  "x", "float", "Hyperbolic tangent.", numpy=np.tanh, surface=True, partials=lambda y, x: (1 - y * y,),
+           code=exponential.tanh, ulp=(2, 2.2))
 
 # ---------------------------------------------------------------- special functions
-sigmoid: Op = E("sigmoid", "x", "float", "`1 / (1 + exp(-x))` without overflow.", numpy=_sigmoid, surface=True, partials=lambda y, x: (y * sigmoid(-x),))
+sigmoid: Op = E("sigmoid", "x", "float", "`1 / (1 + exp(-x))` without overflow.", numpy=_sigmoid, surface=True, partials=lambda y, x: (y * sigmoid(-x),),
+           code=exponential.sigmoid, ulp=(2.3, 2.3))
 erf     = E("erf",     "x", "float", "Error function.", numpy=special("erf"), surface=True, partials=lambda y, x: (TWO_OVER_ROOT_PI * exp(-(x * x)),))
 erfc    = E("erfc",    "x", "float", "`1 - erf(x)`, exact in the tail.", numpy=special("erfc"), surface=True, partials=lambda y, x: (-TWO_OVER_ROOT_PI * exp(-(x * x)),))
 erfcx   = E("erfcx",   "x", "float", "`exp(x*x) * erfc(x)`.", numpy=special("erfcx"), partials=lambda y, x: (2 * x * y - TWO_OVER_ROOT_PI,))
@@ -214,10 +248,13 @@ polygamma: Op = array("polygamma", "x", "The `order`-th derivative of `digamma`.
                   numpy=lambda x, order: special("polygamma")(order, x).astype(x.dtype)[()], partials=lambda y, x, order: (polygamma(x, order=order + 1),))
 
 # ---------------------------------------------------------------- extremes
-maximum = E("maximum", "a b", "num", "The larger, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=numpy_maximum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, gt))
-minimum = E("minimum", "a b", "num", "The smaller, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=_minimum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, lt))
+maximum = E("maximum", "a b", "num", "The larger, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=numpy_maximum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, gt),
+           code=machine.maximum, ulp=(0, 0))
+minimum = E("minimum", "a b", "num", "The smaller, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=_minimum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, lt),
+           code=machine.minimum, ulp=(0, 0))
 clip    = E("clip", "x low high", "num", "`x` held between `low` and `high`; gradient 1 at the bounds.", numpy=_clip, surface=True,
-            partials=lambda y, x, low, high: (Gate(~((x < low) | (x > high))), Gate((x < low) & (low <= high)), Gate((x > high) | (low > high))))
+            partials=lambda y, x, low, high: (Gate(~((x < low) | (x > high))), Gate((x < low) & (low <= high)), Gate((x > high) | (low > high))),
+           code=arithmetic.clip, ulp=(0, 0))
 
 # ---------------------------------------------------------------- conversion and marks
 def _cast_infer(shapes: Shapes, x: ArrayType, dtype: Any) -> ArrayType:
@@ -225,7 +262,10 @@ def _cast_infer(shapes: Shapes, x: ArrayType, dtype: Any) -> ArrayType:
 
 
 cast_op   = array("cast", "x", "`x` in another dtype; `int` of nan or infinity is an error.", infer=_cast_infer, numpy=_cast, batch=batch_same, elementwise=True,
-                  partials=lambda y, x, dtype: (None if is_int(x.dtype) or x.dtype == "bool" else 1,))
-stop_grad = array("stop_grad", "x", "`x` itself, taken as a constant by derivatives.", infer=lambda shapes, x: x, numpy=lambda x: x, batch=batch_same, elementwise=True, partials=NONE)
+                  partials=lambda y, x, dtype: (None if is_int(x.dtype) or x.dtype == "bool" else 1,),
+           code=arithmetic.convert, fault=arithmetic.convert_fault, ulp=(0.5, 0.5))
+stop_grad = array("stop_grad", "x", "`x` itself, taken as a constant by derivatives.", infer=lambda shapes, x: x, numpy=lambda x: x, batch=batch_same, elementwise=True, partials=NONE,
+           code=lambda x: x, ulp=(0, 0))
 alias     = array("alias", "x", "A name for `x`; a derivative with respect to the name takes it as independent.", infer=lambda shapes, x, name: x, numpy=lambda x, name: x, batch=batch_same,
-                  elementwise=True, partials=lambda y, x, name: (1,))
+                  elementwise=True, partials=lambda y, x, name: (1,),
+           code=lambda x, name: x, ulp=(0, 0))
