@@ -29,13 +29,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dsl.machine.philox import (
+    FEW_ROUNDS,
+    MANY_ROUNDS,
+    MASK32,
+    MULTIPLIER_0,
+    MULTIPLIER_1,
+    NORMAL,
+    ROUNDS,
+    SHUFFLE_MULTIPLIER_0,
+    SHUFFLE_MULTIPLIER_1,
+    SMALL_SHUFFLE,
+    WEYL_0,
+    WEYL_1,
+)
+
 Array = npt.NDArray[Any]
 Shape = int | tuple[int, ...]
 
-MULTIPLIER_0, MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
-WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
-ROUNDS = 10
-MASK32 = 0xFFFFFFFF
 
 # The rows (words 0 and 2) stand exchanged in every second round, and their constants with them.
 _MULTIPLIERS = np.array([[[MULTIPLIER_0], [MULTIPLIER_1]], [[MULTIPLIER_1], [MULTIPLIER_0]]], np.uint64)
@@ -226,18 +237,8 @@ class NormalConstants(NamedTuple):
     sine: tuple[float, ...]
 
 
-NORMAL_64 = NormalConstants(
-    np.float64, np.int64, 52, 0x3FE6A09E667F3BCD,
-    (6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01, 2.222219843214978396e-01,
-     1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01),
-    float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33"),
-    (1.5707963267948966, -0.6459640975062462, 0.07969262624616565, -0.004681754135304255, 0.0001604411847130916,
-     -3.5988430204672576e-06, 5.6921364280986254e-08, -6.684416831856085e-10, 5.87297574479995e-12))
-NORMAL_32 = NormalConstants(
-    np.float32, np.int32, 23, 0x3F3504F3,
-    (0.66666662693, 0.40000972152, 0.28498786688, 0.24279078841),
-    float.fromhex("0x1.62e3p-1"), float.fromhex("0x1.2fefa2p-17"),
-    (1.5707964, -0.6459638, 0.07968992, -0.0046741436, 0.0001516717))
+NORMAL_64 = NormalConstants(np.float64, np.int64, 52, 0x3FE6A09E667F3BCD, *NORMAL["float64"])
+NORMAL_32 = NormalConstants(np.float32, np.int32, 23, 0x3F3504F3, *NORMAL["float32"])
 
 _SQRT_HALF = {float: float.fromhex("0x1.6a09e667f3bcdp-1"), np.float32: float.fromhex("0x1.6a09e6p-1")}
 
@@ -362,14 +363,13 @@ def normal(key: int, step: int, iteration: int, shape: Shape, dtype: npt.DTypeLi
 
 
 # ---------------------------------------------------------------- permutations
-SHUFFLE_MULTIPLIER_0, SHUFFLE_MULTIPLIER_1 = 0x7FEB352D, 0x846CA68B
 _SHUFFLE_0, _SHUFFLE_1, _SHIFT_15, _SHIFT_16 = (
     np.array(value, np.uint32) for value in (SHUFFLE_MULTIPLIER_0, SHUFFLE_MULTIPLIER_1, 15, 16))
 
 
 def shuffle_rounds(n: int) -> int:
     """Feistel rounds for n places: 12, and 24 for n <= 16, where halves of one or two bits mix slowly."""
-    return 24 if n <= 16 else 12
+    return MANY_ROUNDS if n <= SMALL_SHUFFLE else FEW_ROUNDS
 
 
 def shuffle_keys(key: int, epoch: int, n: int, iteration: int = 0) -> npt.NDArray[np.uint32]:
