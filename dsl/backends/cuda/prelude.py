@@ -1,0 +1,96 @@
+"""The helper functions of a CUDA source.
+
+In: the text of kernels.  Out: the helpers they call, and those that these call, in an order in which each is known.
+
+Integer arithmetic wraps in a program and must not overflow in C, so it is done unsigned where it may wrap.  `minimum` and
+`maximum` keep a nan and order -0 below +0, which C's `fmin` does not.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from dsl.backends.cuda.runs import LANES
+from dsl.backends.cuda.spelling import C_TYPES
+from dsl.ir.types import DType
+
+UNSIGNED = {"int": "unsigned int", "long long": "unsigned long long"}
+CALLED = re.compile(r"\blr_\w+")
+
+
+def _integers(template: str) -> str:
+    return "\n".join(template.replace("UT", unsigned).replace("T", signed) for signed, unsigned in UNSIGNED.items())
+
+
+def _floats(template: str) -> str:
+    return "\n".join(template.replace("T", t) for t in ("float", "double"))
+
+
+HELPERS: dict[str, str] = {
+    "INFINITY": "#ifndef INFINITY\n#define INFINITY __int_as_float(0x7f800000)\n#endif",
+    "NAN": "#ifndef NAN\n#define NAN __int_as_float(0x7fc00000)\n#endif",
+    "lr_add": _integers("__device__ inline T lr_add(T a, T b) { return (T)((UT)a + (UT)b); }"),
+    "lr_sub": _integers("__device__ inline T lr_sub(T a, T b) { return (T)((UT)a - (UT)b); }"),
+    "lr_mul": _integers("__device__ inline T lr_mul(T a, T b) { return (T)((UT)a * (UT)b); }"),
+    "lr_neg": _integers("__device__ inline T lr_neg(T a) { return (T)(0 - (UT)a); }"),
+    "lr_abs": _integers("__device__ inline T lr_abs(T a) { return a < 0 ? (T)(0 - (UT)a) : a; }"),
+    "lr_shl": _integers("__device__ inline T lr_shl(T a, T count) { return (T)((UT)a << count); }"),
+    "lr_lshr": _integers("__device__ inline T lr_lshr(T a, T count) { return (T)((UT)a >> count); }"),
+    "lr_below": _integers("__device__ inline bool lr_below(T a, T b) { return (UT)a < (UT)b; }"),
+    "lr_minimum": "// The smaller; a nan is kept, and -0 is below +0.\n" + _floats(
+        "__device__ inline T lr_minimum(T a, T b) { return isnan(a) || a < b || (a == b && signbit(a)) ? a : b; }"),
+    "lr_maximum": "// The larger; a nan is kept, and +0 is above -0.\n" + _floats(
+        "__device__ inline T lr_maximum(T a, T b) { return isnan(a) || a > b || (a == b && !signbit(a)) ? a : b; }"),
+    "lr_swap": """// Two pointers change places.
+template <class T> __device__ inline void lr_swap(T& a, T& b) {
+    T const kept = a;
+    a = b;
+    b = kept;
+}""",
+    "lr_floordiv": """// The quotient rounded down; 0 if the divisor is.
+__device__ inline long long lr_floordiv(long long a, long long b) {
+    if (b == 0) return 0;
+    const long long quotient = a / b;
+    return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
+}""",
+}
+
+
+def block_helper(op: str, dtype: DType) -> str:
+    """The name of the function that combines a value over the lanes of a block."""
+    return f"lr_block_{op}_{dtype}"
+
+
+def block_function(op: str, dtype: DType, combine: Callable[[str, str], str]) -> str:
+    """Lanes of a warp are halved by shuffles, then lane 0 of the block takes the warps in order."""
+    c_type, warps = C_TYPES[dtype], LANES // 32
+    return f"""// `{op}` over the lanes of a block, always in the same order; lane 0 has the result.
+__device__ inline {c_type} {block_helper(op, dtype)}({c_type} value) {{
+    __shared__ {c_type} of_warp[{warps}];
+    for (int step = 16; step > 0; step /= 2) {{
+        const {c_type} other = __shfl_down_sync(0xffffffffu, value, step);
+        value = {combine("value", "other")};
+    }}
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+    __syncthreads();
+    if (threadIdx.x == 0) {{
+        for (int warp = 1; warp < {warps}; ++warp) value = {combine("value", "of_warp[warp]")};
+    }}
+    return value;
+}}"""
+
+
+def prelude(text: str, combining: dict[str, str]) -> str:
+    """What stands before the kernels; `combining` are the block functions by name."""
+    known = {**HELPERS, **combining}
+    order: list[str] = []
+
+    def need(piece: str) -> None:
+        for name in sorted({*CALLED.findall(piece), *(n for n in ("INFINITY", "NAN") if re.search(rf"\b{n}\b", piece))}):
+            if name in known and name not in order:
+                need(known[name].replace(name, ""))
+                order.append(name)
+
+    need(text)
+    return "".join(known[name] + "\n\n" for name in order)

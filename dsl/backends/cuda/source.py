@@ -1,0 +1,322 @@
+"""Kernels to CUDA C.
+
+In: a `Program`.  Out: for each kernel a function, and a second one if it has totals, which combines the runs (`runs.py`).
+
+    map      one thread an iteration, in steps of the grid
+    lanes    the same within a run; each lane adds up for itself, the block combines its lanes, and the run's value is kept
+    slices   one thread a run, with a slice of every total; neighbouring runs lie side by side in memory
+
+A private buffer of few and known elements is an array of the thread, any other a part of scratch memory in which the
+threads lie side by side.  Every block has LANES threads; the grid is free.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dsl.backends.cuda.expressions import AXIS_BITS, Name, Pointer
+from dsl.backends.cuda.parameters import Parameter, Role, roots
+from dsl.backends.cuda.prelude import block_function, block_helper, prelude
+from dsl.backends.cuda.runs import LANES, Form
+from dsl.backends.cuda.spelling import C_TYPES, SUM, Text, fresh, literal
+from dsl.backends.cuda.statements import WIDTH, Statements
+from dsl.ir.types import DType
+from dsl.ir.types import product as elements
+from dsl.loops.ir import Kernel, Program, Total, statements
+from dsl.machine.expr import BITS, Buffer, Const, Expr, Extent, Ref
+from dsl.machine.instructions import TABLE, kind
+from dsl.record import entity, record
+
+IN_REGISTERS = 64                # elements of a private buffer that are kept as an array of the thread
+MEANINGS = {"add": "sum", "mul": "product", "minimum": "least", "maximum": "largest", "and": "all", "or": "any"}
+
+
+@record
+class Function:
+    """A `__global__` function: its parameters in order, and its text."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    text: str
+
+
+@entity
+class Printed:
+    """A kernel in C.  `finish` combines the runs of its totals; `combining` are the block functions the two call."""
+
+    kernel: Kernel
+    form: Form
+    main: Function
+    finish: Function | None
+    combining: dict[str, str]
+
+    @property
+    def functions(self) -> tuple[Function, ...]:
+        return (self.main,) if self.finish is None else (self.main, self.finish)
+
+
+def print_kernels(program: Program, variables: frozenset[Buffer] = frozenset(), prefix: str = "") -> tuple[Printed, ...]:
+    """Every kernel of a program, in order; `variables` are passed by value.  Functions are named `prefix` and the kernel's name."""
+    of, taken = roots(program), set[str]()
+    kernels = dict.fromkeys(s for s in statements(program.body) if isinstance(s, Kernel))
+    return tuple(_Kernel(k, of, variables, prefix, taken).printed() for k in kernels)
+
+
+def source_text(kernels: Sequence[Printed]) -> str:
+    """One source of kernels and of the helper functions they need."""
+    body = "\n".join(f.text for k in kernels for f in k.functions)
+    combining = {name: text for k in kernels for name, text in k.combining.items()}
+    return prelude(body, combining) + body
+
+
+def kernel_source(program: Program, variables: frozenset[Buffer] = frozenset(), prefix: str = "") -> str:
+    """The whole source of a program's kernels."""
+    return source_text(print_kernels(program, variables, prefix))
+
+
+def form_of(kernel: Kernel) -> Form:
+    return "map" if not kernel.totals else "lanes" if all(t.buffer.rank == 0 for t in kernel.totals) else "slices"
+
+
+def in_registers(private: Buffer) -> bool:
+    count = elements(private.shape).constant
+    return count is not None and count <= IN_REGISTERS
+
+
+def combined(op: str, dtype: DType, a: str, b: str) -> str:
+    """`op` of two names."""
+    spelling = TABLE[op].cuda[kind(dtype)]
+    return spelling.format(a, b)
+
+
+class _Kernel(Statements):
+    """One kernel: its parameters and the loops around its body."""
+
+    def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer], variables: frozenset[Buffer], prefix: str, taken: set[str]) -> None:
+        super().__init__(kernel, of)
+        self.variables, self.form = variables, form_of(kernel)
+        self.combining: dict[str, str] = {}
+        self.parameters: list[Parameter] = []
+        self.function = fresh(prefix + kernel.name, taken.__contains__)
+        taken.add(self.function)
+        self.finisher = fresh(f"{self.function}_totals", taken.__contains__) if kernel.totals else ""
+        taken.add(self.finisher)
+
+    def printed(self) -> Printed:
+        main = self.main()
+        return Printed(self.kernel, self.form, main, self.finish() if self.kernel.totals else None, self.combining)
+
+    # ------------------------------------------------------------ parameters
+    def parameter(self, role: Role, what: Buffer | Ref | str, name: str, declaration: str) -> str:
+        text = self.fresh(name)
+        self.parameters.append(Parameter(text, f"{declaration} {text}", role, what))
+        return text
+
+    def array(self, b: Buffer) -> None:
+        """A parameter for the elements of a buffer.  Two that may share memory, one of them written, are not `restrict`."""
+        root = self.root(b)
+        is_written = root in self.needs.written
+        alone = sum(self.root(other) is root for other in self.needs.buffers) == 1 or not is_written
+        words = f"{'' if is_written else 'const '}{C_TYPES[b.dtype]}*{' __restrict__' if alone and b not in self.needs.swapped else ''}"
+        self.scopes[-1].pointers[b] = Pointer(self.parameter("buffer", b, b.name, words))
+
+    def partials(self, total: Total, const: bool) -> str:
+        words = f"{'const ' if const else ''}{C_TYPES[total.buffer.dtype]}* __restrict__"
+        return self.parameter("partials", total.buffer, f"{total.buffer.name}_runs", words)
+
+    def lengths(self, extent: Expr | None, sizes: Sequence[str]) -> str:
+        """Parameters for names, the kernel's extent and sizes; returns how the extent is written."""
+        for b in self.needs.buffers if extent is not None else ():
+            if b in self.variables:
+                name = self.parameter("variable", b, b.name, C_TYPES[b.dtype])
+                self.scopes[-1].pointers[b] = Pointer(name, variable=True)
+        for value in self.needs.values if extent is not None else ():
+            name = self.parameter("value", value, value.name, C_TYPES[value.dtype])
+            self.scopes[-1].names[value.name] = Name(name, BITS[value.dtype])
+        count = ""
+        if extent is not None and not isinstance(extent, Const | Extent):
+            count = self.parameter("count", "count", f"{self.kernel.index}_count", "long long")
+        if self.kernel.totals:
+            self.parameter("runs", "runs", "runs", "long long")
+        for size in sizes:
+            self.scopes[-1].sizes[size] = self.parameter("size", size, size, "long long")
+        return count or (self.texts([extent])[0].text if extent is not None else "")
+
+    def unit(self, total: Total) -> str:
+        """A literal, or a parameter: the host knows its value."""
+        if isinstance(total.unit, Const):
+            return literal(total.unit.value, total.unit.dtype).text
+        b = total.buffer
+        known = next((p.name for p in self.parameters if p.role == "unit" and p.what is b), None)
+        return known or self.parameter("unit", b, f"{b.name}_unit", C_TYPES[b.dtype])
+
+    # ------------------------------------------------------------ the two functions
+    def main(self) -> Function:
+        kernel, needs = self.kernel, self.needs
+        needs.expressions([kernel.extent] if isinstance(kernel.extent, Extent) else [])
+        for t in kernel.totals:
+            if self.form == "slices":
+                needs.shape(t.buffer)
+        self.push()
+        self.scopes[-1].taken.update(("thread", "threads", "runs", "run", "lane", "element", self.function, self.finisher))
+        for b in sorted(needs.buffers, key=lambda b: self.root(b) in needs.written):
+            if b not in self.variables:
+                self.array(b)
+        slices = {t.buffer: self.partials(t, const=False) for t in kernel.totals}
+        stored = [b for b in needs.private if not in_registers(b)]
+        for b in stored:
+            name = self.parameter("private", b, b.name, f"{C_TYPES[b.dtype]}*{'' if b in needs.swapped else ' __restrict__'}")
+            self.scopes[-1].pointers[b] = Pointer(name, "threads", "thread")
+        if needs.flags:
+            self.parameter("fault", "fault", "fault", "bool*")
+        units = {t.buffer: self.unit(t) for t in kernel.totals}
+        self.scopes[-1].taken.discard("runs")
+        extent = self.lengths(kernel.extent, list(needs.sizes))
+        if self.form != "lanes" or stored:
+            self.line("const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;")
+        if self.form == "map" or stored:
+            self.line("const long long threads = (long long)gridDim.x * blockDim.x;")
+        match self.form:
+            case "map":
+                self.iterations("thread", extent, "threads")
+            case "lanes":
+                self.run_of_lanes(extent, slices, units)
+            case "slices":
+                self.run_of_slices(extent, slices, units)
+        return self.function_text(self.function, self.summary())
+
+    def iterations(self, first: str, extent: str, step: str) -> None:
+        self.push()
+        index = self.bind(self.kernel.index, AXIS_BITS)
+        self.line(f"for (long long {index} = {first}; {index} < {extent}; {index} += {step}) {{")
+        self.depth += 1
+        for b in self.needs.private:
+            if in_registers(b):
+                self.local_array(b)
+        self.block(self.kernel.body)
+        self.close()
+
+    def local_array(self, b: Buffer) -> None:
+        count, c_type = elements(b.shape).constant, C_TYPES[b.dtype]
+        name = self.fresh(b.name)
+        if b in self.needs.swapped:
+            memory = self.fresh(f"{b.name}_memory")
+            self.line(f"{c_type} {memory}[{count}];")
+            self.line(f"{c_type}* {name} = {memory};")
+        else:
+            self.line(f"{c_type} {name}[{max(count or 0, 1)}];")
+        self.scopes[-1].pointers[b] = Pointer(name)
+
+    def run_of_lanes(self, extent: str, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:
+        self.line("for (long long run = blockIdx.x; run < runs; run += gridDim.x) {")
+        self.depth += 1
+        self.push()
+        for t in self.kernel.totals:
+            name = self.fresh(t.buffer.name)
+            self.scopes[-1].pointers[t.buffer] = Pointer(name, variable=True)
+            self.line(f"{C_TYPES[t.buffer.dtype]} {name} = {units[t.buffer]};")
+        self.iterations(f"run * {LANES} + threadIdx.x", extent, f"runs * {LANES}")
+        for t in self.kernel.totals:
+            name = self.pointer(t.buffer).name
+            self.line(f"{name} = {self.over_block(t)}({name});")
+        stores = [f"{slices[t.buffer]}[run] = {self.pointer(t.buffer).name};" for t in self.kernel.totals]
+        self.guarded("threadIdx.x == 0", stores)
+        self.close()
+
+    def run_of_slices(self, extent: str, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:
+        self.line("for (long long run = thread; run < runs; run += (long long)gridDim.x * blockDim.x) {")
+        self.depth += 1
+        self.push()
+        for t in self.kernel.totals:
+            b = t.buffer
+            if b.rank == 0:
+                name = self.fresh(b.name)
+                self.scopes[-1].pointers[b] = Pointer(name, variable=True)
+                self.line(f"{C_TYPES[b.dtype]} {name} = {units[b]};")
+            else:
+                self.scopes[-1].pointers[b] = Pointer(slices[b], "runs", "run")
+                count = self.dim(elements(b.shape))
+                self.line(f"for (long long element = 0; element < {count.at(SUM)}; ++element) "
+                          f"{self.pointer(b).at(Text('element'))} = {units[b]};")
+        self.iterations("run", extent, "runs")
+        for t in self.kernel.totals:
+            if t.buffer.rank == 0:
+                self.line(f"{slices[t.buffer]}[run] = {self.pointer(t.buffer).name};")
+        self.close()
+
+    def finish(self) -> Function:
+        """Every total from its runs: a block an element, its lanes taking the runs in turn."""
+        self.lines, self.depth, self.scopes, self.parameters = [], 1, [], []
+        self.push()
+        self.scopes[-1].taken.update(("total", "element", "run", "runs"))
+        totals = self.kernel.totals
+        names: list[tuple[str, str]] = []
+        for t in totals:
+            out = f"{C_TYPES[t.buffer.dtype]}* __restrict__"
+            names.append((self.partials(t, const=True), self.parameter("buffer", t.buffer, t.buffer.name, out)))
+        units = [self.unit(t) for t in totals]
+        self.scopes[-1].taken.discard("runs")
+        sizes: dict[str, None] = {s.name: None for t in totals for d in t.buffer.shape for s in d.sizes() if s.value is None}
+        self.lengths(None, list(sizes))
+        for t, (runs, out), unit in zip(totals, names, units):
+            c_type, rank = C_TYPES[t.buffer.dtype], t.buffer.rank
+            count = self.dim(elements(t.buffer.shape)).at(SUM)
+            self.line("if (blockIdx.x == 0) {" if rank == 0 else
+                      f"for (long long element = blockIdx.x; element < {count}; element += gridDim.x) {{")
+            self.depth += 1
+            self.line(f"{c_type} total = {unit};")
+            value = Text(f"{runs}[run]" if rank == 0 else f"{runs}[element * runs + run]")
+            adding = self.combination("total", t.op, t.buffer.dtype, value)
+            self.line(f"for (long long run = threadIdx.x; run < runs; run += {LANES}) {adding}")
+            self.line(f"total = {self.over_block(t)}(total);")
+            self.line(f"if (threadIdx.x == 0) {out}[{'0' if rank == 0 else 'element'}] = total;")
+            self.depth -= 1
+            self.line("}")
+        results = ", ".join(t.buffer.name for t in totals)
+        return self.function_text(self.finisher, f"{self.finisher}: {results} from the runs of {self.function}")
+
+    def over_block(self, t: Total) -> str:
+        dtype = t.buffer.dtype
+        name = block_helper(t.op, dtype)
+        self.combining[name] = block_function(t.op, dtype, lambda a, b: combined(t.op, dtype, a, b))
+        return name
+
+    # ------------------------------------------------------------ text
+    def summary(self) -> str:
+        """What the kernel does, in one sentence."""
+        kernel, needs = self.kernel, self.needs
+        stored = [b for b in needs.buffers if self.root(b) in needs.written]
+        loaded = [b for b in needs.buffers if b not in stored]
+        parts = []
+        if stored:
+            parts.append(f"writes {', '.join(map(_shown, stored))}")
+        if kernel.totals:
+            parts.append(f"totals {', '.join(f'{_shown(t.buffer)} ({MEANINGS[t.op]})' for t in kernel.totals)}")
+        extent = str(kernel.extent.dim) if isinstance(kernel.extent, Extent) else \
+            str(kernel.extent.value) if isinstance(kernel.extent, Const) else f"{kernel.index}_count"
+        source = f" from {', '.join(map(_shown, loaded))}" if loaded else ""
+        return f"{self.function}: over {kernel.index} < {extent}, {' and '.join(parts) or 'checks'}{source}"
+
+    def function_text(self, name: str, summary: str) -> Function:
+        body = "\n".join(self.lines)
+        comment = _wrapped(summary.split(" "), " ", "// ", "//     ")
+        head = f'extern "C" __global__ void __launch_bounds__({LANES}) {name}('
+        inside = ", ".join(p.declaration for p in self.parameters)
+        if len(head) + len(inside) + 3 > WIDTH:
+            inside = "\n" + _wrapped([p.declaration for p in self.parameters], ", ", "    ", "    ")
+        return Function(name, tuple(self.parameters), f"{comment}\n{head}{inside}) {{\n{body}\n}}\n")
+
+
+def _shown(b: Buffer) -> str:
+    return f"{b.name}[{', '.join(map(str, b.shape))}]" if b.rank else b.name
+
+
+def _wrapped(words: Sequence[str], joint: str, first: str, later: str) -> str:
+    lines = [first + words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(joint) + len(word) > WIDTH:
+            lines[-1] += joint.rstrip()
+            lines.append(later + word)
+        else:
+            lines[-1] += joint + word
+    return "\n".join(lines)
+

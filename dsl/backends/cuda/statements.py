@@ -1,0 +1,242 @@
+"""Statements of kernels to C.
+
+In: statements.  Out: lines.  A block is printed in stretches within which nothing changes that an expression reads; within
+one, what is used twice is named once (`expressions.py`).
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from dsl.backends.cuda.expressions import AXIS_BITS, Expressions, Pointer, count_uses
+from dsl.backends.cuda.parameters import Needs
+from dsl.backends.cuda.spelling import C_TYPES, SUM, UNARY, Text, infix, product
+from dsl.ir.types import DType
+from dsl.loops.ir import (
+    Assign,
+    Bind,
+    Block,
+    Combine,
+    Flag,
+    If,
+    Kernel,
+    Leave,
+    Let,
+    Local,
+    Loop,
+    Stmt,
+    Store,
+    Swap,
+    While,
+    Window,
+    blocks,
+    expressions,
+)
+from dsl.machine.expr import BITS, Buffer, Const, Expr, Extent, Load, Ref, walk
+from dsl.machine.instructions import TABLE, kind
+
+WIDTH = 118
+COMBINED = {("add", "float"): "+=", ("mul", "float"): "*=", ("and", "int"): "&=", ("or", "int"): "|="}
+
+
+class Statements(Expressions):
+    """Prints the statements of a kernel's body."""
+
+    def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer]) -> None:
+        super().__init__()
+        self.kernel, self.of = kernel, of
+        self.needs = Needs(kernel, of)
+        self.changing = self.needs.changing
+        self.labels = 0
+        self.leaving: list[str] = []
+
+    def root(self, buffer: Buffer) -> Buffer:
+        return self.of.get(buffer, buffer)
+
+    # ------------------------------------------------------------ blocks
+    def close(self) -> None:
+        self.pop()
+        self.depth -= 1
+        self.line("}")
+
+    def guarded(self, condition: str, body: Sequence[str]) -> None:
+        if len(body) == 1:
+            self.line(f"if ({condition}) {body[0]}")
+            return
+        self.line(f"if ({condition}) {{")
+        self.depth += 1
+        for text in body:
+            self.line(text)
+        self.depth -= 1
+        self.line("}")
+
+    def nested(self, opening: str, body: Block, bind: Callable[[], None] | None = None) -> None:
+        self.line(opening)
+        self.depth += 1
+        self.push()
+        if bind is not None:
+            bind()
+        self.block(body)
+        self.close()
+
+    def block(self, body: Block) -> None:
+        """Statements, in stretches within which nothing changes that an expression reads."""
+        start = 0
+        for end, s in enumerate(body, 1):
+            if end == len(body) or self.changes(s):
+                stretch = body[start:end]
+                self.uses.append(count_uses(e for s in stretch for e in self.counted(s)))
+                for s in stretch:
+                    self.statement(s)
+                self.uses.pop()
+                start = end
+
+    def changes(self, s: Stmt) -> frozenset[object]:
+        """What a statement changes of what is read in its sight, those inside it too."""
+        match s:
+            case Assign(name=name) | Combine(target=Ref(name=name)) | Let(name=name) | Local(name=name):
+                own: tuple[object, ...] = (name,)
+            case Loop(index=name):
+                own = (name,)
+            case Store(buffer=b) | Combine(target=Load(buffer=b)):
+                own = (self.root(b),)
+            case Swap(a=a, b=b):
+                own = (self.root(a), self.root(b))
+            case Bind(size=size):
+                own = (f"size {size}",)
+            case _:
+                own = ()
+        return frozenset(self.changing.intersection(own)).union(*(self.changes(i) for b in blocks(s) for i in b))
+
+    def counted(self, s: Stmt) -> Iterator[Expr]:
+        """The expressions of a statement, and of those in it unless they change something."""
+        if not isinstance(s, While):
+            yield from expressions(s)
+        if not (blocks(s) and self.changes(s)):
+            for inner in (i for b in blocks(s) for i in b):
+                yield from self.counted(inner)
+
+    # ------------------------------------------------------------ statements
+    def statement(self, s: Stmt) -> None:
+        if isinstance(s, Loop | While):
+            self.forget(self.changes(s))                         # the second turn sees what the first has changed
+        match s:
+            case Let(name, value):
+                text, = self.texts([value], own=value)
+                known = self.known(value)
+                c_name = self.bind(name, self.bits(value))
+                self.line(f"const {C_TYPES[value.dtype]} {c_name} = {text.text};")
+                if known is None and self.worth_a_name(value):
+                    self.scopes[-1].known[value] = c_name
+            case Local(name, dtype, start):
+                text, = self.texts([start])
+                self.line(f"{C_TYPES[dtype]} {self.bind(name, BITS[dtype])} = {text.text};")
+            case Assign(name, value):
+                text, = self.texts([value])
+                self.line(f"{self.name(Ref(name, value.dtype)).text} = {text.text};")
+            case Combine(target, op, value):
+                index = target.index if isinstance(target, Load) else ()
+                *places, text = self.texts([*index, value])
+                place = self.name(target).text if isinstance(target, Ref) else self.element(target.buffer, places)
+                self.line(self.combination(place, op, value.dtype, text))
+            case Store(buffer, index, value):
+                *places, text = self.texts([*index, value])
+                self.line(f"{self.element(buffer, places)} = {text.text};")
+            case Loop(index=index, extent=extent, body=body):
+                self.loop(index, extent, body)
+            case While(condition=condition, body=body):
+                self.loop_while(condition, body)
+            case If(condition=condition, body=body, orelse=orelse):
+                text, = self.texts([condition])
+                self.nested(f"if ({text.text}) {{", body)
+                if orelse:
+                    self.lines.pop()
+                    self.nested("} else {", orelse)
+            case Flag(condition):
+                text, = self.texts([condition])
+                self.line(f"if ({text.text}) *fault = true;")
+            case Leave(condition):
+                text, = self.texts([condition])
+                self.line(f"if ({text.text}) {self.leave()};")
+            case Window(buffer, base, start):
+                text, = self.texts([start])
+                self.window(buffer, base, text)
+            case Bind(size, value):
+                text, = self.texts([value])
+                self.forget({f"size {size}"})
+                name = self.fresh(size)
+                self.line(f"const long long {name} = {text.text};")
+                self.scopes[-1].sizes[size] = name
+            case Swap(a, b):
+                assert a.role == b.role == "private", f"{self.kernel.name}: a kernel swaps private buffers only, not {a!r} and {b!r}"
+                self.line(f"lr_swap({self.pointer(a).name}, {self.pointer(b).name});")
+            case _:
+                raise AssertionError(f"{self.kernel.name}: no statement of a kernel: {s!r}")
+        self.forget(self.changes(s))
+
+    def combination(self, place: str, op: str, dtype: DType, value: Text) -> str:
+        """place = op(place, value);"""
+        if symbol := COMBINED.get((op, kind(dtype))):
+            return f"{place} {symbol} {value.text};"
+        spelling = TABLE[op].cuda[kind(dtype)]
+        if "(" not in spelling:
+            return f"{place} = {infix(spelling.split()[1], Text(place), value).text};"
+        suffix = "LL" if dtype == "int64" and value.text.lstrip("-").isdigit() else ""
+        return f"{place} = {spelling.format(place, value.text + suffix)};"
+
+    def loop(self, index: str, extent: Expr, body: Block) -> None:
+        if isinstance(extent, Const | Extent | Ref) and not self.depends(extent) & self.changes(Loop(index, extent, body)):
+            text, = self.texts([extent], inline=True)
+        else:
+            text, = self.texts([extent])
+            if self.known(extent) is None:
+                count = self.fresh(f"{index}_count")
+                self.line(f"const long long {count} = {text.text};")
+                text = Text(count)
+        self.push()
+        c_name = self.bind(index, AXIS_BITS)
+        self.leaving.append("loop")
+        self.line(f"for (long long {c_name} = 0; {c_name} < {text.at(SUM)}; ++{c_name}) {{")
+        self.depth += 1
+        self.block(body)
+        self.close()
+        self.leaving.pop()
+
+    def loop_while(self, condition: Expr, body: Block) -> None:
+        """The condition is computed anew before each turn; if it needs names, inside the loop."""
+        text, = self.texts([condition], inline=True)
+        uses = count_uses([condition])
+        self.leaving.append("while")
+        if len(text.text) <= WIDTH - 40 and not any(uses[e] > 1 and self.worth_a_name(e) for e in walk([condition])):
+            self.nested(f"while ({text.text}) {{", body)
+        else:
+            def tested() -> None:
+                self.uses.append(uses)
+                text, = self.texts([condition])
+                self.uses.pop()
+                self.line(f"if (!{text.at(UNARY)}) break;")
+            self.nested("for (;;) {", body, tested)
+        label = self.leaving.pop()
+        if label != "while":
+            self.line(f"{label}:;")
+
+    def leave(self) -> str:
+        """Out of the innermost `while`: `break`, or a jump if a `for` is between."""
+        if self.leaving[-1] == "while":
+            return "break"
+        around = max(i for i, what in enumerate(self.leaving) if what != "loop")
+        if around == len(self.leaving) - 1:                      # a label is there already, but `break` says it
+            return "break"
+        if self.leaving[around] == "while":
+            self.labels += 1
+            self.leaving[around] = f"left_{self.labels}"
+        return f"goto {self.leaving[around]}"
+
+    def window(self, b: Buffer, base: Buffer, start: Text) -> None:
+        pointer, root = self.pointer(base), self.root(base)
+        place = product([start, *(d for d in map(self.dim, base.shape[1:]) if d.text != "1")])
+        if pointer.stride:
+            place = infix("*", place, Text(pointer.stride))
+        name = self.fresh(b.name)
+        words = f"{'' if root in self.needs.written or root.role == 'private' else 'const '}{C_TYPES[b.dtype]}*"
+        self.line(f"{words} {name} = {infix('+', Text(pointer.name), place).text};")
+        self.scopes[-1].pointers[b] = Pointer(name, pointer.stride, pointer.offset)
