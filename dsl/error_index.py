@@ -363,6 +363,11 @@ _entry("E0420", "no rows to train on",
        "The data has no rows, or fewer than one batch while `drop_last` leaves out a short one.",
        "scalar X\nshared w = 0.0\nupdate w <- w + 1\ntrain 2 epochs over X = ones(5) batch 8 drop_last",
        "scalar X\nshared w = 0.0\nupdate w <- w + 1\ntrain 2 epochs over X = ones(5) batch 8")
+_entry("E0421", "no derivative through `iterate`",
+       """How many turns `iterate` makes depends on the values, and it has no derivative as yet. Use `fold` over a fixed number of
+       steps, or take the result as a constant with `stop_grad`.""",
+       "shared w = 2.0\nlet r = iterate(x = w while x < 100 max 9: x * x)\ngrad g = r wrt w",
+       "shared w = 2.0\nlet r = fold(x = w for i in arange(3): x * x)\ngrad g = r wrt w")
 
 # ---------------------------------------------------------------- calls and statements
 _entry("E0501", "not a function",
@@ -467,6 +472,9 @@ _entry("E0706", "an assertion does not hold",
 _entry("E0707", "another value is printed",
        "`lr test` compares what `print` shows with the text after `#>`, to half a unit of its last digit.",
        "print 1 + 1  #> 3", "print 1 + 1  #> 2")
+_entry("E0708", "`iterate` did not come to an end",
+       "After `max` turns the condition still held. Allow more turns, or check that the condition can be reached from the start.",
+       "print iterate(v = 1.0 while v < 100 max 5: v * 2)", "print iterate(v = 1.0 while v < 100 max 10: v * 2)")
 _entry("E0710", "not enough memory",
        "The arrays of one step do not fit. Take fewer rows at a time, or `precision float32`.")
 _entry("E0720", "training diverged",
@@ -478,7 +486,7 @@ _entry("E0721", "training was interrupted",
        "The state is that of the last whole step.")
 _entry("E0801", "not in this version",
        "The language has this form, and this version of lr does not run it yet.",
-       "let s = scan(v = 0.0 for t in [1, 2, 3]: v + t)", "let s = cumsum([1, 2, 3])")
+       "shared s<lower=0> = 1.0", "shared s = 1.0")
 
 # ---------------------------------------------------------------- the command line and Python
 _entry("E0901", "`--set`",

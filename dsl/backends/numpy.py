@@ -1,7 +1,8 @@
 """The reference backend: NumPy, one op at a time.
 
 In: graphs.  Out: a Python function of their leaves, one line a node, each a call of the op's `numpy` column.  Sizes are
-run-time values: attributes that hold lengths are evaluated when new sizes are met, and nothing else changes.
+run-time values: attributes that hold lengths are evaluated when new sizes are met, and nothing else changes.  The body of a
+loop is a function of its own, and all outputs of a loop are one line.
 """
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import numpy as np
 from dsl.backends.base import FaultAt
 from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim
+from dsl.ops.control import LOOPS, Loop, opened, same_loop
 from dsl.ops.leaves import is_leaf
 from dsl.ops.table import Fault
 
@@ -44,6 +46,60 @@ def resolve(value: Any, sizes: Mapping[str, int]) -> Any:
             return value
 
 
+class LoopRunner:
+    """A loop as a function of its operands that gives the outputs asked for."""
+
+    def __init__(self, outputs: Sequence[Node]) -> None:
+        self.loop: Loop = opened(outputs[0])
+        self.outputs = tuple(outputs)
+        self.executable = NumpyExecutable(self.loop.body)
+        read = set(self.executable.leaves)
+        self.function = self.executable.taking([p if p in read else None for p in self.loop.parameters])
+        self.sizes: Mapping[str, int] = {}
+
+    def set_sizes(self, sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
+        self.executable.set_sizes(sizes)
+
+    def step(self, *values: Any) -> tuple[Any, ...]:
+        """The body once."""
+        try:
+            return self.function(*values)
+        except Fault as fault:
+            raise self.executable.located(fault) from None
+
+    def __call__(self, *values: Any, body: Callable[..., Sequence[Any]] | None = None) -> list[Any]:
+        loop = self.loop
+        results = [(*n.attr("output"), resolve(n.shape, self.sizes), n.dtype) for n in self.outputs]
+        limits: dict[str, Any] = {k: resolve(v, self.sizes) for k, v in loop.limits}
+        counts = {"carried": loop.carried} | ({"sequences": loop.sequences} if "length" in limits else {})
+        assert loop.op.numpy is not None
+        outputs: list[Any] = loop.op.numpy(body or self.step, results, *values, **counts, **limits)
+        return outputs
+
+    def first_bad(self, values: Sequence[Any]) -> list[Any] | None:
+        """The body's operands in the first step that makes something not finite that was finite before, if there is one."""
+        found: list[list[Any]] = []
+
+        def watched(*operands: Any) -> tuple[Any, ...]:
+            results = self.step(*operands)
+            if not found and not all(map(_finite, results)) and all(map(_finite, operands[:self.loop.carried])):
+                found.append(list(operands))
+            return results
+        with np.errstate(all="ignore"):
+            self(*values, body=watched)
+        return found[0] if found else None
+
+    def trace(self, operands: Sequence[Any]) -> dict[Node, Any]:
+        """The values of the body's nodes in a step with these operands."""
+        given = dict(zip(self.loop.parameters, operands, strict=True))
+        return given | self.executable.trace([given[leaf] for leaf in self.executable.leaves])
+
+
+def _finite(value: Any) -> bool:
+    return np.asarray(value).dtype.kind != "f" or bool(np.isfinite(value).all())
+
+
 class NumpyExecutable:
     """A graph as a Python function: one argument a leaf, one line an op."""
 
@@ -56,9 +112,23 @@ class NumpyExecutable:
         names = {node: f"v{i}" for i, node in enumerate(order)}
         scope: dict[str, Any] = {}
         lines: list[str] = []
+        loops: dict[tuple[Any, ...], list[Node]] = {}
+        for node in order:
+            if node.op in LOOPS:
+                loops.setdefault(same_loop(node), []).append(node)
+        self.loops: dict[Node, LoopRunner] = {}
         with np.errstate(all="ignore"):
             for node in order:
                 if is_leaf(node):
+                    continue
+                if node.op in LOOPS:
+                    if node not in self.loops:
+                        group = loops[same_loop(node)]
+                        runner = LoopRunner(group)
+                        self.loops.update(dict.fromkeys(group, runner))
+                        scope[f"f_{names[node]}"] = runner
+                        lines.append(f"  {', '.join(names[n] for n in group)}, = f_{names[node]}({', '.join(names[a] for a in node.args)})")
+                        self.nodes.append(node)
                     continue
                 attrs, name = dict(node.attrs), names[node]
                 assert node.op.numpy is not None, f"{node.op} has no NumPy meaning"
@@ -98,6 +168,8 @@ class NumpyExecutable:
         if sizes != self.sizes:
             for resolved, attrs in self.attributes:
                 resolved.update((k, resolve(v, sizes)) for k, v in attrs.items())
+            for runner in self.loops.values():
+                runner.set_sizes(sizes)
             self.sizes = dict(sizes)
 
     def __call__(self, values: Mapping[Node, Any], sizes: Mapping[str, int]) -> list[Any]:
@@ -121,6 +193,10 @@ class NumpyExecutable:
         """Every node's value, in order, for finding where a nan began."""
         seen = dict(zip(self.leaves, leaves, strict=True)) | self.constants
         for node in self.nodes:
+            if node.op in LOOPS:
+                runner = self.loops[node]
+                seen.update(zip(runner.outputs, runner(*[seen[a] for a in node.args]), strict=True))
+                continue
             attrs = {k: resolve(v, self.sizes or {}) for k, v in node.attrs}
             assert node.op.numpy is not None
             seen[node] = node.op.numpy(*[seen[a] for a in node.args], **attrs)

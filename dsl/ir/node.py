@@ -221,7 +221,7 @@ def requirements(node: Node) -> list[Requirement]:
 
 def verify(roots: Iterable[Node]) -> None:
     """Infer every node's type again; raises AssertionError where a pass has left a node of another type."""
-    for node in topological(roots):
+    for node in everything(roots):
         inferred = node.op.infer(Shapes(), *[a.type for a in node.args], **dict(node.attrs))
         assert inferred == node.type, f"{node} should be {inferred}"
 
@@ -243,6 +243,53 @@ def topological(roots: Iterable[Node]) -> list[Node]:
     return order
 
 
+def inner_graphs(node: Node) -> tuple[Node, ...]:
+    """The graphs an op holds as attributes (the body of a loop).  They are closed: what they read from outside is an operand
+    of the node, and stands in them as a placeholder leaf, so that no walk of the outer graph needs to enter them."""
+    for name, value in node.attrs:
+        if name == "body":
+            return tuple(value)
+    return ()
+
+
+def everything(roots: Iterable[Node]) -> list[Node]:
+    """Every node the roots reach, those inside the graphs that ops hold included."""
+    order: dict[Node, None] = {}
+    waiting = [tuple(roots)]
+    while waiting:
+        for node in topological(waiting.pop()):
+            if node not in order:
+                order[node] = None
+                if inner := inner_graphs(node):
+                    waiting.append(inner)
+    return list(order)
+
+
+Graphs = Callable[[Sequence["Node"]], Sequence["Node"]]
+
+
+def remade(node: Node, args: tuple[Node, ...], inside: Graphs | None = None) -> Node:
+    """The node over other operands, the graphs that it holds changed by `inside`."""
+    attrs = node.attrs
+    if inside is not None and (body := inner_graphs(node)):
+        changed = tuple(inside(body))
+        if changed != body:
+            attrs = tuple((k, changed if k == "body" else v) for k, v in attrs)
+    return node if args == node.args and attrs == node.attrs else make(node.op, args, attrs)
+
+
+def once(inside: Graphs) -> Graphs:
+    """The same change of graphs, made once for each: every output of a loop holds the same body."""
+    known: dict[tuple[Node, ...], Sequence[Node]] = {}
+
+    def change(body: Sequence[Node]) -> Sequence[Node]:
+        key = tuple(body)
+        if key not in known:
+            known[key] = inside(body)
+        return known[key]
+    return change
+
+
 def reaches(roots: Iterable[Node], targets: Iterable[Node]) -> set[Node]:
     """The nodes on the way from the roots to any of the targets, both ends included."""
     wanted = set(targets)
@@ -260,6 +307,8 @@ def substitute_attr(value: Any, sizes: Mapping[str, Dim]) -> Any:
         case ArrayType():
             return value.substitute(sizes)
         case tuple():
+            if value and isinstance(value[0], Node):
+                return tuple(substitute(value, {}, sizes))
             return tuple(substitute_attr(v, sizes) for v in value)
         case _:
             return value

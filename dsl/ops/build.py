@@ -51,6 +51,10 @@ class Context(Protocol):
 
     def training(self) -> Node: ...
 
+    def iteration(self) -> tuple[Node, ...]:
+        """In a loop, the number of the iteration, as an operand of draws."""
+        ...
+
 
 # ---------------------------------------------------------------- axes
 def one_axis(axis: Any, rank: int) -> int:
@@ -399,7 +403,7 @@ def xent(context: Context, z: Node, classes: Node) -> Node:
 def draw_call(kind: str) -> Callable[..., Node]:
     def build(context: Context, shape: Shape | None = None) -> Node:
         lengths = context.draw_shape() if shape is None else shape
-        result: Node = draw(STEP, kind=kind, key=context.draw_key(), shape=lengths, dtype=context.precision)
+        result: Node = draw(STEP, *context.iteration(), kind=kind, key=context.draw_key(), shape=lengths, dtype=context.precision)
         return result
     return build
 
@@ -425,7 +429,7 @@ def categorical(context: Context, p: Node, shape: Shape | None = None) -> Node:
 
 
 def permutation(context: Context, n: Dim) -> Node:
-    result: Node = draw(STEP, kind="permutation", key=context.draw_key(), shape=(n,), dtype="int64")
+    result: Node = draw(STEP, *context.iteration(), kind="permutation", key=context.draw_key(), shape=(n,), dtype="int64")
     return result
 
 

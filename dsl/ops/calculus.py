@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsl.ir.node import Node, Op, make, topological
+from dsl.ir.node import Node, Op, everything, make
 from dsl.ir.types import ArrayType, Shapes, TypeFault, is_float
 from dsl.ops.scalar import alias
 from dsl.ops.shape import full
@@ -70,4 +70,4 @@ def double_vjp(f: Node, x: Node, v: Node) -> Node:
 
 
 def contains_derivatives(roots: Any) -> bool:
-    return any(node.op in DERIVATIVES for node in topological(roots))
+    return any(node.op in DERIVATIVES for node in everything(roots))

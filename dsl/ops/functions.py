@@ -150,6 +150,6 @@ F("codes",       "column",         "data", "A text column as integers, in sorted
 F("labels",      "column",         "data", "The sorted distinct texts of a column.", None)
 
 LATER = frozenset("""einsum cholesky solve solve_triangular cho_solve logdet det inv eigh svd qr trace normal_lpdf student_t_lpdf
-bernoulli_logit_lpmf poisson_log_lpmf multi_normal_cholesky_lpdf gamma_lpdf beta_lpdf rk4 scan fold iterate""".split())
+bernoulli_logit_lpmf poisson_log_lpmf multi_normal_cholesky_lpdf gamma_lpdf beta_lpdf rk4""".split())
 """Functions of the language that this version does not have yet."""
 

@@ -11,7 +11,7 @@ from dsl.ir.node import Node, make
 from dsl.ir.types import ArrayType, Shapes
 from dsl.ops.table import array
 
-KINDS = ("input", "shared", "data", "slot", "counter", "schedule", "step", "training", "value")
+KINDS = ("input", "shared", "data", "slot", "counter", "schedule", "step", "training", "value", "carry", "element", "captured")
 
 
 def _infer(shapes: Shapes, kind: str, name: str, type: ArrayType, generation: int) -> ArrayType:

@@ -1,7 +1,8 @@
 """Random draws: one row.
 
 A draw is a node of its own: its `key` (made from the seed, the name its statement binds, its place there and the path of
-`def` calls) is an attribute, so no two draws are ever merged, and its operand is the step that it belongs to.
+`def` calls) is an attribute, so no two draws are ever merged, and its operands are the step that it belongs to and, in a
+loop, the number of the iteration.
 """
 from __future__ import annotations
 
@@ -16,18 +17,18 @@ from dsl.ops import philox
 from dsl.ops.table import array
 
 
-def _infer(shapes: Shapes, step: ArrayType, kind: str, key: int, shape: Shape, dtype: Any) -> ArrayType:
+def _infer(shapes: Shapes, step: ArrayType, *iteration: ArrayType, kind: str, key: int, shape: Shape, dtype: Any) -> ArrayType:
     return ArrayType(dtype, shape)
 
 
-def _draw(step: Any, kind: str, key: int, shape: tuple[int, ...], dtype: Any) -> Any:
+def _draw(step: Any, iteration: Any = 0, *, kind: str, key: int, shape: tuple[int, ...], dtype: Any) -> Any:
     match kind:
         case "uniform":
-            return philox.uniform(key, int(step), 0, shape, np.dtype(dtype))[()]
+            return philox.uniform(key, int(step), int(iteration), shape, np.dtype(dtype))[()]
         case "normal":
-            return philox.normal(key, int(step), 0, shape, np.dtype(dtype))[()]
+            return philox.normal(key, int(step), int(iteration), shape, np.dtype(dtype))[()]
         case "permutation":
-            return philox.permutation(key, int(step), shape[0])
+            return philox.permutation(key, int(step), shape[0], int(iteration))
         case _:
             raise AssertionError(kind)
 
@@ -36,5 +37,5 @@ def _batch(op: Op, args: Sequence[Node], mapped: Sequence[bool], length: Dim, ki
     return make(op, args, {"kind": kind, "key": key, "shape": (length, *shape), "dtype": dtype})
 
 
-draw = array("draw", "step", "Independent draws: `uniform` on [0, 1), standard `normal`, or a `permutation` of the first integers.",
-             infer=_infer, numpy=_draw, vjp=lambda g, y, step, **_: (None,), batch=_batch)
+draw = array("draw", "step *iteration", "Independent draws: `uniform` on [0, 1), standard `normal`, or a `permutation` of the first integers.",
+             infer=_infer, numpy=_draw, vjp=lambda g, y, *args, **_: (None,) * len(args), batch=_batch)

@@ -2,19 +2,23 @@
 
 In: graphs, and for some of their leaves the same values with a leading axis.  Out: the graphs with that axis, as if they
 had been evaluated once a row.  This is the rank rule, and what Jacobians are made of.  Attributes count axes from the
-right, so most ops are lifted unchanged; a row's `batch` says how.  Random draws are made once a row.
+right, so most ops are lifted unchanged; a row's `batch` says how.  Random draws are made once a row.  A loop is lifted as a
+whole: what it carries gets the axis, after the axis of the steps in its sequences and stacks.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dsl.ir.node import Node, Origins, make, topological
+from dsl.ir.node import Node, Origins, everything, inner_graphs, make, topological
 from dsl.ir.types import Dim, product
 from dsl.ops.calculus import DERIVATIVES, jac, vjp
+from dsl.ops.control import LOOPS, Loop, closed, iterate, opened, same_loop
 from dsl.ops.leaves import leaf
 from dsl.ops.random import draw
-from dsl.ops.scalar import alias
-from dsl.ops.shape import expand, eye, reshape
+from dsl.ops.reduction import any_
+from dsl.ops.scalar import alias, select
+from dsl.ops.shape import expand, eye, move_axis, reshape
+from dsl.ops.table import lift_to_rank
 
 
 def lift(roots: Sequence[Node], mapped: Mapping[Node, Node], length: Dim, origins: Origins | None = None,
@@ -23,6 +27,7 @@ def lift(roots: Sequence[Node], mapped: Mapping[Node, Node], length: Dim, origin
 
     `mapped` gives, for leaves or aliases, the value with the axis; what depends on none of them stays as it is."""
     done: dict[Node, tuple[Node, bool]] = {node: (value, True) for node, value in mapped.items()}
+    loops: dict[tuple[object, ...], LiftedLoop] = {}
     for node in topological(roots):
         if node in done:
             continue
@@ -30,6 +35,11 @@ def lift(roots: Sequence[Node], mapped: Mapping[Node, Node], length: Dim, origin
         flags = [done[a][1] for a in node.args]
         if node.op in DERIVATIVES and any(flags):
             done[node] = _lift_derivative(node, mapped, length, origins, draws), True
+        elif node.op in LOOPS and (any(flags) or (draws and any(n.op is draw for n in everything(inner_graphs(node))))):
+            key = same_loop(node)
+            if key not in loops:
+                loops[key] = LiftedLoop(opened(node), args, flags, length, origins, draws)
+            done[node] = loops[key].output(*node.attr("output"))
         elif node.op is draw and draws and node.attr("kind") != "permutation":
             done[node] = draw.batch(draw, args, flags, length, **dict(node.attrs)), True      # type: ignore[misc]
         elif any(flags):
@@ -40,6 +50,45 @@ def lift(roots: Sequence[Node], mapped: Mapping[Node, Node], length: Dim, origin
         if origins is not None:
             origins.inherit(done[node][0], node)
     return [done[r][0] for r in roots], [done[r][1] for r in roots]
+
+
+class LiftedLoop:
+    """A loop over a leading axis.
+
+    A carried value has the axis if its start or anything its next value depends on does.  Under a condition that has it, every
+    row goes its own number of turns: a row that is done keeps its values while others go on."""
+
+    def __init__(self, loop: Loop, args: Sequence[Node], flags: Sequence[bool], length: Dim, origins: Origins | None, draws: bool) -> None:
+        count, given, flags = loop.carried, flags, list(flags)
+        while True:
+            rows = [leaf(p.attr("kind"), f"rows {i}", p.type.with_shape((length, *p.shape))) if flag else p
+                    for i, (p, flag) in enumerate(zip(loop.parameters, flags, strict=True))]
+            mapped = {p: r for p, r, flag in zip(loop.parameters, rows, flags, strict=True) if flag}
+            body, lifted = lift(loop.body, mapped, length, origins, draws)
+            if loop.op is iterate and lifted[-1]:
+                lifted[:count] = [True] * count
+            if all(flags[k] or not lifted[k] for k in range(count)):
+                break
+            flags[:count] = [a or b for a, b in zip(flags, lifted[:count], strict=False)]
+        body[:count] = [with_axis(b, has_axis, length) if flag else b
+                        for b, has_axis, flag in zip(body[:count], lifted, flags, strict=False)]
+        if loop.op is iterate and lifted[-1]:
+            going = body[-1]
+            body[:count] = [select(lift_to_rank(going, new.rank - 1), new, old) for new, old in zip(body[:count], rows, strict=False)]
+            body[-1] = any_(going, axes=(-1,), keepdims=False)
+        operands = []
+        for i, (value, had, flag) in enumerate(zip(args, given, flags, strict=True)):
+            if count <= i < count + loop.sequences:
+                operands.append(move_axis(value, -value.rank, 1 - value.rank) if flag else value)
+            else:
+                operands.append(with_axis(value, had, length) if flag else value)
+        self.flags, self.kept = flags, lifted
+        self.loop = closed(Loop(loop.op, tuple(operands), tuple(rows), tuple(body), count, loop.sequences, loop.limits), origins)
+
+    def output(self, kind: str, place: int) -> tuple[Node, bool]:
+        node = self.loop.output(kind, place)
+        has_axis = self.kept[self.loop.carried + place] if kind == "each" else self.flags[place]
+        return move_axis(node, -node.rank, 1 - node.rank) if has_axis and kind != "last" else node, has_axis
 
 
 def with_axis(node: Node, has_axis: bool, length: Dim) -> Node:

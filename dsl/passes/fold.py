@@ -9,17 +9,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dsl.ir.node import Node, Origins, make, topological
+from dsl.ir.node import Node, Origins, once, remade, topological
 from dsl.ops.scalar import const
 from dsl.ops.table import Fault, constant
 
 
 def fold(roots: Sequence[Node], origins: Origins | None = None) -> list[Node]:
     new: dict[Node, Node] = {}
+    inside = once(lambda body: fold(body, origins))
     with np.errstate(all="ignore"):
         for node in topological(roots):
             args = tuple(new[a] for a in node.args)
-            current = node if args == node.args else make(node.op, args, node.attrs)
+            current = remade(node, args, inside)
             if node.op.elementwise and args and node.op.numpy and all(a.op is const for a in args):
                 try:
                     values = [a.op.numpy(**dict(a.attrs)) for a in args if a.op.numpy]

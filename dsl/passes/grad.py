@@ -11,19 +11,22 @@ move elements move the mask likewise; reductions spread it; ops that mix element
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from dsl.ir.node import Node, Origins, make, reaches, substitute, topological
-from dsl.ir.types import Shape, is_float
-from dsl.ops.calculus import DERIVATIVES, double_vjp, jac, jvp, vjp
+from dsl.errors import LrError, Span, error
+from dsl.ir.node import Node, Origins, make, once, reaches, remade, substitute, topological
+from dsl.ir.types import is_float
+from dsl.ops.calculus import contains_derivatives, double_vjp, jac, jvp, vjp
+from dsl.ops.control import iterate, opened, same_loop, scan
 from dsl.ops.leaves import is_leaf, leaf
 from dsl.ops.linalg import matmul
-from dsl.ops.reduction import any_, cumprod, recurrence
-from dsl.ops.scalar import add, and_, cast_op, ne, or_, select
-from dsl.ops.shape import FILL, expand, expand_op, gather, reshape, sum_to, zeros_like
+from dsl.ops.reduction import cumprod, recurrence
+from dsl.ops.scalar import add, and_, cast_op, or_, select
+from dsl.ops.shape import expand, gather, sum_to, zeros_like
 from dsl.ops.table import Gate
+from dsl.passes.adjoint import loop_adjoint
 from dsl.passes.batch import rows_over_basis, unit_vector
-from dsl.record import record
+from dsl.passes.masks import Cotangent, live_masks, mask_to, skipping
 
 Simplify = Callable[[list[Node]], list[Node]]
 
@@ -32,21 +35,13 @@ MIXING = frozenset((matmul, cumprod, recurrence))
 """Ops whose derivative multiplies live cotangents with elements of an operand that may be dead."""
 
 
-@record
-class Cotangent:
-    """`mask` tells which elements are live (None: every one) and the value is 0 elsewhere; `strict` if a `where` made it."""
-
-    value: Node
-    mask: Node | None = None
-    strict: bool = False
-
-
 # ---------------------------------------------------------------- derivative ops written out
 def differentiate(roots: Sequence[Node], simplify: Simplify, origins: Origins | None = None) -> list[Node]:
     """The graphs without derivative ops."""
-    order = topological(roots)
-    if not any(node.op in DERIVATIVES for node in order):
+    if not contains_derivatives(roots):
         return list(roots)
+    order = topological(roots)
+    inside = once(lambda body: differentiate(body, simplify, origins))
     together: dict[tuple[Node, Node], list[Node]] = {}
     for node in order:
         if node.op is vjp and is_leaf(node.args[1]):
@@ -68,7 +63,7 @@ def differentiate(roots: Sequence[Node], simplify: Simplify, origins: Origins | 
         elif node.op is jvp:
             new[node] = differentiate([double_vjp(*args)], simplify, origins)[0]
         else:
-            new[node] = node if args == node.args else make(node.op, args, node.attrs)
+            new[node] = remade(node, args, inside)
         if origins is not None:
             origins.inherit(new[node], node)
     return [new[r] for r in roots]
@@ -89,15 +84,15 @@ def pull_back(f: Node, names: list[Node], v: Node, simplify: Simplify, origins: 
 
 
 # ---------------------------------------------------------------- one reverse sweep
-def expand_definitions(root: Node, on_path: set[Node], origins: Origins | None) -> Node:
+def expand_definitions(roots: Sequence[Node], on_path: set[Node], origins: Origins | None) -> list[Node]:
     """Ops on the path that have a definition but no derivative of their own, replaced by their definition."""
     new: dict[Node, Node] = {}
-    for node in topological([root]):
+    for node in topological(roots):
         args = tuple(new[a] for a in node.args)
         op = node.op
         if node in on_path and op.means and not op.partials and not op.vjp:
             defined = op.means(*args, **dict(node.attrs))
-            new[node] = expand_definitions(defined, reaches([defined], args), origins)
+            (new[node],) = expand_definitions([defined], reaches([defined], args), origins)
             if origins is not None:
                 for inner in topological([defined]):
                     origins.inherit(inner, node)
@@ -105,31 +100,56 @@ def expand_definitions(root: Node, on_path: set[Node], origins: Origins | None) 
             new[node] = node if args == node.args else make(op, args, node.attrs)
         if origins is not None:
             origins.inherit(new[node], node)
-    return new[root]
+    return [new[r] for r in roots]
 
 
 def reverse(root: Node, seed: Node, targets: Sequence[Node], origins: Origins | None = None) -> list[Node]:
     """The cotangents of the targets, given that of the root; zeros where the root does not depend on one."""
-    root = expand_definitions(root, reaches([root], targets), origins)
-    order = topological([root])
-    on_path = reaches([root], targets)
-    pending: dict[Node, list[Cotangent]] = {root: [Cotangent(seed)]}
-    result: dict[Node, Node] = {}
+    found = sweep([root], [Cotangent(seed)], targets, origins)
+    return [zeros_like(t) if c is None else c.value for t, c in zip(targets, found, strict=True)]
+
+
+def sweep(roots: Sequence[Node], seeds: Sequence[Cotangent], targets: Sequence[Node], origins: Origins | None = None) -> list[Cotangent | None]:
+    """The cotangents of the targets, given those of the roots; None where no root depends on one."""
+    roots = expand_definitions(roots, reaches(roots, targets), origins)
+    order = topological(roots)
+    on_path = reaches(roots, targets)
+    pending: dict[Node, list[Cotangent]] = {}
+    for root, seed in zip(roots, seeds, strict=True):
+        pending.setdefault(root, []).append(seed)
+    result: dict[Node, Cotangent] = {}
+    first: dict[tuple[object, ...], Node] = {}              # the last output of each loop to be met
+    for node in order:
+        if node.op is scan and node in on_path:
+            first.setdefault(same_loop(node), node)
+    outputs: dict[tuple[object, ...], dict[tuple[str, int], Cotangent]] = {}
+
+    def give(arg: Node, cotangent: Cotangent | None, node: Node) -> None:
+        if cotangent is not None:
+            pending.setdefault(arg, []).append(cotangent)
+            if origins is not None:
+                origins.inherit(cotangent.value, node)
     for node in reversed(order):
-        if node not in on_path or node not in pending:
+        if node not in on_path:
             continue
-        total = _meet(pending.pop(node))
-        if origins is not None:
+        total = _meet(pending.pop(node)) if node in pending else None
+        if total is not None and origins is not None:
             origins.inherit(total.value, node)
         if node in targets:
-            result[node] = total.value
-            continue
-        for arg, cotangent in zip(node.args, _through(node, total, on_path), strict=True):
-            if cotangent is not None:
-                pending.setdefault(arg, []).append(cotangent)
-                if origins is not None:
-                    origins.inherit(cotangent.value, node)
-    return [result.get(t) or zeros_like(t) for t in targets]
+            if total is not None:
+                result[node] = total
+        elif node.op is scan:
+            key = same_loop(node)
+            if total is not None:
+                outputs.setdefault(key, {})[node.attr("output")] = total
+            if first[key] is node and key in outputs:
+                wanted = [a in on_path and is_float(a.dtype) for a in node.args]
+                for arg, cotangent in zip(node.args, loop_adjoint(opened(node), outputs[key], wanted, sweep, origins), strict=True):
+                    give(arg, cotangent, node)
+        elif total is not None:
+            for arg, cotangent in zip(node.args, _through(node, total, on_path, origins), strict=True):
+                give(arg, cotangent, node)
+    return [result.get(t) for t in targets]
 
 
 def _meet(parts: Sequence[Cotangent]) -> Cotangent:
@@ -141,7 +161,7 @@ def _meet(parts: Sequence[Cotangent]) -> Cotangent:
     return Cotangent(value, mask, any(part.strict for part in parts))
 
 
-def _through(node: Node, g: Cotangent, on_path: set[Node]) -> list[Cotangent | None]:
+def _through(node: Node, g: Cotangent, on_path: set[Node], origins: Origins | None) -> list[Cotangent | None]:
     """What each operand of a node gets from the node's cotangent."""
     wanted = [a in on_path and is_float(a.dtype) for a in node.args]
     attrs = dict(node.attrs)
@@ -149,6 +169,8 @@ def _through(node: Node, g: Cotangent, on_path: set[Node]) -> list[Cotangent | N
         partials = node.op.partials(node, *node.args, **attrs)
         return [_element(g, p, node, a) if w and p is not None else None
                 for a, w, p in zip(node.args, wanted, partials, strict=True)]
+    if node.op is iterate and any(wanted):
+        raise no_gradient(origins.span(node) if origins is not None else None)
     if node.op.vjp is None:
         return [None] * len(node.args)
     keep_masks = g.mask is not None and (g.strict or node.op is not matmul)
@@ -190,49 +212,7 @@ def _element(g: Cotangent, partial: object, node: Node, arg: Node) -> Cotangent:
     return Cotangent(value) if mask is None else Cotangent(value, mask_to(mask, arg.shape), g.strict or node.op is select)
 
 
-# ---------------------------------------------------------------- masks
-def mask_to(mask: Node, shape: Shape) -> Node:
-    """A mask reduced to the shape of a broadcast operand: live if any of its copies is."""
-    if mask.shape == shape:
-        return mask
-    extra = mask.rank - len(shape)
-    axes = [a for a in range(-mask.rank, 0) if a < -len(shape) or (shape[a].constant == 1 != mask.shape[a].constant)]
-    undecided = any(mask.shape[a] != shape[a] for a in range(-len(shape), 0) if a not in axes)
-    if undecided:
-        result: Node = ne(sum_to(cast_op(mask, dtype="int64"), shape), 0)
-        return result
-    reduced = any_(mask, axes=tuple(axes), keepdims=True)
-    return reshape(reduced, shape=shape) if extra else reduced      # type: ignore[no-any-return]
-
-
-def live_masks(mask: Node | None, node: Node) -> list[Node | None]:
-    """Which elements of each operand are in use, given which of the node's are; None: all."""
-    nothing: list[Node | None] = [None] * len(node.args)
-    if mask is None:
-        return nothing
-    attrs = dict(node.attrs)
-    if node.op.structural and node.op.vjp:
-        if node.op is gather:
-            backs: Iterable[Node | None] = gather.vjp(cast_op(mask, dtype="int64"), node, *skipping(node, node.args, mask), fill=True)  # type: ignore[misc]
-        elif node.op is expand_op:
-            backs = [sum_to(cast_op(mask, dtype="int64"), node.args[0].shape)]
-        else:
-            backs = node.op.vjp(mask, node, *node.args, **attrs)
-        return [b if b is None or b.dtype == "bool" else ne(b, 0) for b in backs]
-    if node.op.live:
-        return list(node.op.live(mask, node, *node.args, **attrs))
-    if node.op.elementwise:
-        return [mask_to(mask, a.shape) for a in node.args]
-    return nothing
-
-
-def looked_up(node: Node, mask: Node) -> Node:
-    """Which places of the index arrays of a `gather` are in use, given which of its elements are."""
-    trailing = tuple(range(max(index.rank for index in node.args[1:]) - node.rank, 0))
-    return any_(mask, axes=trailing, keepdims=False) if trailing else mask
-
-
-def skipping(node: Node, args: Sequence[Node], mask: Node) -> list[Node]:
-    """The operands of a `gather` in which the elements that a mask leaves out are not looked up."""
-    picks = looked_up(node, mask)
-    return [args[0], *(select(picks, index, FILL) for index in args[1:])]
+def no_gradient(span: Span | None) -> LrError:
+    """The error of a derivative that goes through `iterate`."""
+    return error("E0421", "there is no derivative through `iterate`", span, "the number of turns depends on the values",
+                 help="use `fold` over a fixed number of steps, or cut the derivative with `stop_grad(…)`")

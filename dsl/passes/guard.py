@@ -12,7 +12,7 @@ from dsl.ir.types import is_float, is_int
 from dsl.ops.reduction import EXTREMES
 from dsl.ops.scalar import and_, cast_op, floordiv, mod, not_, or_, pow, select
 from dsl.ops.shape import expand, full, gather, scatter_add
-from dsl.passes.grad import live_masks, looked_up, mask_to, skipping
+from dsl.passes.masks import live_masks, looked_up, mask_to, skipping
 
 
 def can_fault(node: Node) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from typing import Any
 
-from dsl.ir.node import Literal, Node, Op, Origins, Pattern, make, topological
+from dsl.ir.node import Literal, Node, Op, Origins, Pattern, once, remade, topological
 from dsl.ir.types import is_float
 from dsl.ops.scalar import const
 from dsl.ops.table import cast, coerce_operands
@@ -141,13 +141,14 @@ def rewrite(roots: Sequence[Node], rule_sets: Sequence[RuleSet], trace: list[Fir
             origins: Origins | None = None) -> list[Node]:
     """The graphs after the rules, applied from the leaves up until none fits."""
     done: dict[Node, Node] = {}
+    inside = once(lambda body: rewrite(body, rule_sets, trace, origins))
 
     def settle(start: Node) -> Node:
         for node in topological([start]):
             if node in done:
                 continue
             args = tuple(done[a] for a in node.args)
-            current = node if args == node.args else make(node.op, args, node.attrs)
+            current = remade(node, args, inside)
             if origins is not None:
                 origins.inherit(current, node)
             after = _apply(current, rule_sets, trace, origins)

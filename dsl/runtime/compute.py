@@ -15,7 +15,7 @@ import numpy as np
 from dsl.backends.base import FaultAt
 from dsl.backends.numpy import NumpyBackend, NumpyExecutable
 from dsl.errors import LrError, Span, error
-from dsl.ir.node import Node, Origins, requirements, topological
+from dsl.ir.node import Node, Origins, everything, requirements
 from dsl.ir.types import Dim, Requirement, Shape, shape_text
 from dsl.ops.leaves import leaf_name
 from dsl.pipeline import Options, prepare
@@ -54,9 +54,9 @@ class Compute:
             self.compilations += 1
             ready = prepare(roots, Options(self.exact, self.stable, self.check, None, self.origins))
             executable = self.backend.compile(ready)
-            order = topological(roots)
+            order = everything(roots)
             needs = [(r, node) for node in order for r in requirements(node)]
-            used = [d for node in [*order, *topological(ready)] for d in (*node.shape, *(v for _, v in node.attrs if isinstance(v, Dim)))]
+            used = [d for node in [*order, *everything(ready)] for d in (*node.shape, *(v for _, v in node.attrs if isinstance(v, Dim)))]
             names = {s.name for d in used for s in d.sizes() if s.value is None}
             lengths = {d: node for node in reversed(order) for d in node.shape if d.bare is None and (d.constant is None or d.constant < 0)}
             found = self.cache[key] = Compiled(executable, [leaf_key(n) for n in executable.leaves], needs, lengths, names)

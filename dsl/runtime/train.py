@@ -18,6 +18,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from dsl.backends.base import FaultAt
 from dsl.errors import Interrupted, LrError, error
 from dsl.ops.leaves import STEP
 from dsl.ops.table import Fault
@@ -251,7 +252,7 @@ class Driver:
                 function.results = results
         except Fault as fault:
             raise state.compute.explained(function.compiled.executable.located(fault)) from None
-        except MemoryError as problem:
+        except (FaultAt, MemoryError) as problem:
             raise state.compute.explained(problem) from None
         self.current = current
         for function in self.functions:

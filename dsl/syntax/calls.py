@@ -24,7 +24,7 @@ from dsl.ops.table import constant
 from dsl.syntax import ast
 from dsl.syntax.expressions import literal_int
 from dsl.syntax.faults import counted, kind_words, listing, nearest, not_built
-from dsl.syntax.indexing import Indexing
+from dsl.syntax.loops import Loops
 from dsl.syntax.values import (
     Group,
     Skipped,
@@ -37,7 +37,7 @@ MOST_CALLS = 5_000
 """Calls of script functions in one statement: each is elaborated anew, so a chain of doublings would never end."""
 
 
-class Calls(Indexing):
+class Calls(Loops):
     def call(self, expr: ast.Call) -> Value:
         function = expr.function
         if isinstance(function, ast.Name):
@@ -93,6 +93,8 @@ class Calls(Indexing):
             elif parameter.name == "parts" and isinstance(argument, ast.Tuple | ast.Array):
                 operands.extend(argument.items)
                 shown.extend(values[-1])
+        if row.group == "derivative" and len(shown) > 1 and isinstance(values[0], Node) and isinstance(values[1], Node):
+            self.check_derivative(values[0], values[1], expr.span)
         with self.placing(expr.span, operands, shown):
             try:
                 result = row.build(self, *values)

@@ -300,6 +300,7 @@ class Elaborator(Rebinding):
         for ident, variable in zip(statement.names, statement.wrt, strict=True):
             x = self.wrt(ast.Name(variable.id, span=variable.span))
             self.check_reaches(target, x, variable, statement.value)
+            self.check_derivative(target, x, variable.span)
             with self.placing(statement.value.span, [statement.value], [target]):
                 match statement.kind:
                     case "grad":

@@ -31,7 +31,7 @@ from dsl.ops.scalar import alias
 from dsl.ops.shape import transpose
 from dsl.ops.table import cast, constant
 from dsl.syntax import ast
-from dsl.syntax.faults import CONSTANTS, Faults, counted, different, kind_words, listing, not_built
+from dsl.syntax.faults import CONSTANTS, Faults, counted, different, kind_words, listing
 from dsl.syntax.values import (
     Group,
     Module,
@@ -63,6 +63,9 @@ class Expressions(Faults, ABC):
 
     def training(self) -> Node:
         return TRAINING
+
+    def iteration(self) -> tuple[Node, ...]:
+        return () if self.turn is None else (self.turn,)
 
     # ------------------------------------------------------------ making nodes
 
@@ -150,15 +153,23 @@ class Expressions(Faults, ABC):
             case ast.With():
                 return self.with_bindings(expr.value, expr.bindings)
             case ast.Loop():
-                raise not_built(expr.span, f"`{expr.kind}`")
+                return self.loop(expr)
             case ast.Iterate():
-                raise not_built(expr.span, "`iterate`")
+                return self.iterate(expr)
             case _:
                 raise AssertionError(expr)
 
     @abstractmethod
     def with_bindings(self, value: ast.Expr, bindings: Sequence[ast.Binding]) -> Value:
         """`value with bindings`."""
+
+    @abstractmethod
+    def loop(self, expr: ast.Loop) -> Value:
+        """`scan(v = v0 for t in ts: body)`, `fold(…)`."""
+
+    @abstractmethod
+    def iterate(self, expr: ast.Iterate) -> Value:
+        """`iterate(v = v0 while condition max count: body)`."""
 
     @abstractmethod
     def index(self, expr: ast.Index) -> Value:

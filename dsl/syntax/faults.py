@@ -65,6 +65,8 @@ class Faults:
         self.statement_name = ""
         self.call_path: tuple[str | int, ...] = ()
         self.draws = 0
+        self.turn: Node | None = None
+        """In a loop, the number of the iteration."""
         self.declared_shape: Shape | None = None
         self.active: list[ast.Def] = []
         self.calls = 0

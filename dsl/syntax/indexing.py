@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsl.errors import Span, error
-from dsl.ir.node import Node, make
+from dsl.ir.node import Node, make, topological
 from dsl.ir.types import (
     Dim,
     TypeFault,
     shape_text,
 )
 from dsl.ops.build import as_dim, literal_value, stack
+from dsl.ops.leaves import is_leaf
 from dsl.ops.shape import compress, gather, reshape, resolve_slice, slice_op, transpose
 from dsl.syntax import ast
 from dsl.syntax.expressions import Expressions, literal_int
@@ -146,6 +147,9 @@ class Indexing(Expressions):
                         help="use `where(mask, x, 0)`, or pick the rows in a `data` statement")
         if mask.rank != 1 or any(not isinstance(i, ast.Slice) for i in items[1:]):
             raise error("E0209", "a mask has one axis and stands first", expr.span, help="write `A[mask]`")
+        if any(is_leaf(n, "carry", "element") for n in topological([mask])):
+            raise error("E0209", "in a loop a mask may not change from step to step", expr.span,
+                        "every step would have another number of rows", help="use `where(mask, x, 0)`")
         value = self.host.evaluate(mask)
         count = Dim.of(int(value.sum())) if value is not None else self.anonymous("count")
         return make(compress, [x, mask], {"count": count})

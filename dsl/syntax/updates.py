@@ -126,6 +126,7 @@ class Updates(Declarations):
         parameters = self.optimizer_parameters(rule, given)
         gradients = []
         for target in targets:
+            self.check_derivative(cost, target, statement.cost.span)
             with self.placing(statement.span):
                 node = make(alias, [gradient(cost, target)], {"name": f"gradient of {leaf_name(target)}"})
             self.placed(node.args[0], statement.span)
