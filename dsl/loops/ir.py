@@ -32,6 +32,8 @@ all other arithmetic is done as written.
 **Faults** do not stop a program.  What faults is computed with harmless operands instead, a `Flag` raises the program's
 fault mark, and whoever called it runs the same thing on the reference to learn what and where it was.
 
+An array without elements may be read at index 0 on every axis; the value is not used.
+
 **Sizes** are int64 parameters, one a size variable that is met in an extent or a shape; a `Bind` hides one.
 """
 from __future__ import annotations

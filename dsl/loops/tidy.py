@@ -1,0 +1,172 @@
+"""What a block need not do.
+
+In: a block, and the buffers that others read.  Out: the block without stores that nobody loads, and with arrays of which
+an iteration of a kernel uses only its own row made `private`, one axis shorter.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dsl.loops import ir
+from dsl.machine.expr import Buffer, Expr, Load, Ref, load, ref, walk
+from dsl.machine.expr import replace as substituted
+
+
+def tidy(body: ir.Block, scratch: Sequence[Buffer]) -> tuple[ir.Block, list[Buffer]]:
+    """The block, and the scratch that is left."""
+    body = without_unread(body, set(scratch))
+    body, _ = narrowed(body, set(scratch))
+    met = set(ir.buffers_of(body))
+    return body, [b for b in scratch if b in met]
+
+
+# ---------------------------------------------------------------- stores that nobody loads
+def without_unread(body: ir.Block, scratch: set[Buffer]) -> ir.Block:
+    while True:
+        read: set[Buffer] = set()
+        names: set[str] = set()
+        for s in ir.statements(body):
+            for e in walk(ir.expressions(s)):
+                if isinstance(e, Load):
+                    read.add(e.buffer)
+                elif isinstance(e, Ref):
+                    names.add(e.name)
+            match s:
+                case ir.Window(base=base):
+                    read.add(base)
+                case ir.Swap(a=a, b=b):
+                    read |= {a, b}
+                case ir.Product(a=a, b=b):
+                    read |= {a, b}
+                case _:
+                    pass
+        unread = scratch - read
+
+        def needed(s: ir.Stmt) -> bool:
+            match s:
+                case ir.Store(buffer=b) | ir.Combine(target=Load(buffer=b)):
+                    return b not in unread
+                case ir.Let(name=name):
+                    return name in names
+                case ir.Combine(target=Ref(name=name)) | ir.Local(name=name) | ir.Assign(name=name):
+                    return name in names
+                case ir.Product(out=out):
+                    return out not in unread
+                case ir.Loop(body=inner):
+                    return bool(inner)
+                case ir.Kernel(body=inner, totals=totals):
+                    return bool(inner) or bool(totals)
+                case _:
+                    return True
+
+        def kept(s: ir.Stmt) -> ir.Stmt | None:
+            if isinstance(s, ir.Kernel):
+                s = ir.Kernel(s.name, s.index, s.extent, s.body, tuple(t for t in s.totals if t.buffer not in unread), s.work)
+            return s if needed(s) else None
+        after = mapped(body, kept)
+        if _size(after) == _size(body):
+            return after
+        body = after
+
+
+def _size(body: ir.Block) -> int:
+    return sum(1 + len(s.totals) if isinstance(s, ir.Kernel) else 1 for s in ir.statements(body))
+
+
+def mapped(body: ir.Block, change: Callable[[ir.Stmt], ir.Stmt | None]) -> ir.Block:
+    """Every statement, those inside first, replaced or (None) left out."""
+    out: list[ir.Stmt] = []
+    for s in body:
+        match s:
+            case ir.Loop(index, extent, inner):
+                s = ir.Loop(index, extent, mapped(inner, change))
+            case ir.While(condition, inner):
+                s = ir.While(condition, mapped(inner, change))
+            case ir.If(condition, inner, orelse):
+                s = ir.If(condition, mapped(inner, change), mapped(orelse, change))
+            case ir.Kernel(name, index, extent, inner, totals, work):
+                s = ir.Kernel(name, index, extent, mapped(inner, change), totals, work)
+            case _:
+                pass
+        made = change(s)
+        if made is not None:
+            out.append(made)
+    return tuple(out)
+
+
+# ---------------------------------------------------------------- rows that only their iteration uses
+def narrowed(body: ir.Block, scratch: set[Buffer]) -> tuple[ir.Block, list[Buffer]]:
+    kernels = [s for s in ir.statements(body) if isinstance(s, ir.Kernel)]
+    owner: dict[Buffer, ir.Kernel | None] = {}
+    for k in kernels:
+        for b in ir.buffers_of(k.body):
+            owner[b] = None if b in owner else k
+    outside: dict[Buffer, None] = {}
+    _outside(body, outside)
+    private: dict[Buffer, Buffer] = {}
+    for b, k in owner.items():
+        if b not in scratch or k is None or b in outside or not b.rank or any(t.buffer is b for t in k.totals):
+            continue
+        places = [e.index for s in ir.statements(k.body) for e in walk(ir.expressions(s)) if isinstance(e, Load) and e.buffer is b]
+        places += [s.index for s in ir.statements(k.body) if isinstance(s, ir.Store) and s.buffer is b]
+        places += [s.target.index for s in ir.statements(k.body)
+                   if isinstance(s, ir.Combine) and isinstance(s.target, Load) and s.target.buffer is b]
+        if all(p[0] is ref(k.index) for p in places):
+            private[b] = Buffer(b.name, b.dtype, b.shape[1:], "private")
+    if not private:
+        return body, []
+
+    def moved(roots: Sequence[Expr]) -> list[Expr]:
+        change: dict[Expr, Expr] = {}
+        for e in walk(roots):
+            if isinstance(e, Load) and e.buffer in private:
+                change[e] = load(private[e.buffer], [substituted([i], change)[0] for i in e.index[1:]])
+        return substituted(roots, change)
+
+    def change(s: ir.Stmt) -> ir.Stmt:
+        match s:
+            case ir.Store(buffer, index, value) if buffer in private:
+                *index_new, value = moved([*index[1:], value])
+                return ir.Store(private[buffer], tuple(index_new), value)
+            case ir.Store(buffer, index, value):
+                *index_new, value = moved([*index, value])
+                return ir.Store(buffer, tuple(index_new), value)
+            case ir.Combine(Load(buffer=buffer, index=index), op, value) if buffer in private:
+                *index_new, value = moved([*index[1:], value])
+                return ir.Combine(load(private[buffer], index_new), op, value)
+            case ir.Combine(target, op, value):
+                if isinstance(target, Load):
+                    *index_new, value = moved([*target.index, value])
+                    return ir.Combine(load(target.buffer, index_new), op, value)
+                return ir.Combine(target, op, moved([value])[0])
+            case ir.Let(name, value):
+                return ir.Let(name, moved([value])[0])
+            case ir.Assign(name, value):
+                return ir.Assign(name, moved([value])[0])
+            case ir.Local(name, dtype, start):
+                return ir.Local(name, dtype, moved([start])[0])
+            case ir.Loop(index_name, extent, inner):
+                return ir.Loop(index_name, moved([extent])[0], inner)
+            case ir.If(condition, inner, orelse):
+                return ir.If(moved([condition])[0], inner, orelse)
+            case ir.Flag(condition):
+                return ir.Flag(moved([condition])[0])
+            case _:
+                return s
+    return mapped(body, change), list(private.values())
+
+
+def _outside(body: ir.Block, found: dict[Buffer, None]) -> None:
+    """The buffers met outside of kernels."""
+    for s in body:
+        if isinstance(s, ir.Kernel):
+            found.update(dict.fromkeys(t.buffer for t in s.totals))
+            found.update(dict.fromkeys(e.buffer for e in walk(ir.expressions(s)) if isinstance(e, Load)))
+            continue
+        for inner in ir.blocks(s):
+            _outside(inner, found)
+        shell: ir.Stmt = s
+        if ir.blocks(s):
+            found.update(dict.fromkeys(e.buffer for e in walk(ir.expressions(s)) if isinstance(e, Load)))
+        else:
+            found.update(dict.fromkeys(ir.buffers_of((shell,))))
