@@ -1,4 +1,4 @@
-"""The command line: `lr run | check | show | test | explain | doctor`.
+"""The command line: `lr run | check | show | test | explain | doctor | bench`.
 
 In: arguments.  Out: results on standard output, progress and diagnostics on standard error, and an exit code:
 0 ok, 1 the script is wrong or an assertion failed, 2 usage or file trouble, 3 diverged, 101 internal error, 130 interrupted.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dsl.session import Session
 
 OK, WRONG, USAGE, DIVERGED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 101, 130
-LATER = {"fmt": "formatting", "repl": "the interactive session", "bench": "benchmarks"}
+LATER = {"fmt": "formatting", "repl": "the interactive session"}
 
 
 # ---------------------------------------------------------------- reporting
@@ -278,6 +278,34 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps(findings, indent=2))
     else:
         click.echo(render(findings))
+
+
+# ---------------------------------------------------------------- bench
+@commands.command()
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("--list", "as_list", is_flag=True, help="The work there is, and the columns.")
+@click.option("--quick", is_flag=True, help="Small sizes, few rounds.")
+@click.option("--device", type=click.Choice(["cpu", "numpy", "cuda"]), default="cpu", show_default=True, help="Where our side runs.")
+@click.option("--rounds", type=click.IntRange(1), help="Turns of every side (default 7; 2 with --quick).")
+@click.option("--peers", metavar="NAMES", help="Only these beside ours, with commas: c,jax,torch.")
+@click.option("--size", "sizes", type=click.IntRange(1), multiple=True, help="Only this size, of work that has several (repeatable).")
+@click.option("--threads", type=click.IntRange(1), help="Processors for every side (default: all).")
+@click.option("--python", metavar="PATH", help="The interpreter that peers run under (default: this one).")
+@click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON.")
+@click.option("--plot", "plot_file", metavar="FILE", help="Draw cost against size.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def bench(names: tuple[str, ...], as_list: bool, quick: bool, device: str, rounds: int | None, peers: str | None, sizes: tuple[int, ...],
+          threads: int | None, python: str | None, json_file: str | None, plot_file: str | None, quiet: bool) -> None:
+    """Time the same work here and in what else is installed, side by side."""
+    from dsl.bench import command
+    if as_list:
+        sys.stdout.write(command.listing())
+        return
+    request = command.Request(names, quick, device, rounds, peers, sizes, python, threads, json_file, plot_file)
+    try:
+        sys.stdout.write(command.bench(request, quiet))
+    except ValueError as problem:
+        raise click.UsageError(str(problem)) from None
 
 
 if __name__ == "__main__":

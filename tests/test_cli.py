@@ -399,7 +399,7 @@ def test_unknown_commands(lr, word, meant):
     assert meant is None or f"`{meant}`" in done.stderr
 
 
-@pytest.mark.parametrize("word", ["fmt", "repl", "bench"])
+@pytest.mark.parametrize("word", ["fmt", "repl"])
 def test_commands_of_later_versions(lr, word):
     done = lr(word, "a.lr")
     assert done.exit_code == 2 and "not in this version" in done.stderr

@@ -1,0 +1,222 @@
+"""The report of a run: a table for the terminal, a JSON object, a plot.
+
+In: cells and the facts of the run.  Out: text, an object, a figure in a file.
+"""
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dsl.bench.measure import Cell, Options, ratio
+from dsl.bench.work import BY_NAME, COLUMNS, OURS, WORK, Target, Work
+from dsl.record import record
+
+Cells = Mapping[tuple[str, int, str], Cell]
+
+
+@record
+class Verdict:
+    """A target against what was measured; `value` is None where one of the two sides has no time."""
+
+    work: str
+    size: int
+    target: Target
+    value: float | None
+
+    @property
+    def met(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value >= self.target.factor if self.target.at_least else self.value <= self.target.factor
+
+    def text(self, unit: str) -> str:
+        target = self.target
+        bound = f"{'at least' if target.at_least else 'at most'} {target.factor:g}"
+        return f"{bound} {unit}" if target.peer is None else f"{target.peer} {bound} x {target.of}" if target.at_least else \
+            f"{target.of} {bound} x {target.peer}"
+
+
+def by_key(cells: Iterable[Cell]) -> dict[tuple[str, int, str], Cell]:
+    return {(c.work, c.size, c.column): c for c in cells}
+
+
+def unit(work: Work) -> str:
+    return "MiB" if work.kind == "memory" else "ms"
+
+
+def verdicts(cells: Cells) -> list[Verdict]:
+    """One for each target of a work and size that was run."""
+    found = []
+    run = {(work, size) for work, size, _ in cells}
+    for work in WORK:
+        for target in work.targets:
+            size = target.size or work.headline
+            if (work.name, size) not in run:
+                continue
+            mine = cells.get((work.name, size, target.of))
+            peer = cells.get((work.name, size, target.peer)) if target.peer else None
+            value = None
+            if mine and mine.status == "timed":
+                if target.peer is None:
+                    value = mine.median
+                elif peer and peer.status == "timed":
+                    value = ratio(peer, mine) if target.at_least else ratio(mine, peer)
+            found.append(Verdict(work.name, size, target, value))
+    return found
+
+
+# ---------------------------------------------------------------- text
+def figure(value: float) -> str:
+    """Three digits that mean something, without an exponent."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value >= 0.001 else f"{value:.2g}" if value == 0 else f"{value:.6f}"
+
+
+def power(size: int) -> str:
+    exponent = len(str(size)) - 1
+    return f"10^{exponent}" if size == 10**exponent and size >= 100 else f"{size:,}"
+
+
+def table(cells: Cells) -> str:
+    """A block a work: the headline size column by column, then how the cost grows with size, then the targets."""
+    judged = verdicts(cells)
+    blocks = []
+    for work in WORK:
+        sizes = sorted({size for name, size, _ in cells if name == work.name})
+        if not sizes:
+            continue
+        shown = work.headline if work.headline in sizes else sizes[-1]
+        lines = [f"{work.name}: {work.title}; {power(shown)} {work.unit}", *columns_of(work, shown, cells)]
+        if len(sizes) > 1:
+            lines += ["", *growth_of(work, sizes, cells)]
+        lines += [f"  {mark(v)} {v.text(unit(work))}{'' if v.size == shown else f' at {power(v.size)} {work.unit}'}"
+                  + (f": {figure(v.value)}{'' if v.target.peer is None else ' x'}" if v.value is not None else "")
+                  for v in judged if v.work == work.name]
+        blocks.append("\n".join(lines))
+    met, all_of = sum(v.met is True for v in judged), len(judged)
+    unknown = sum(v.met is None for v in judged)
+    closing = [f"{met} of {all_of} targets met" + (f", {unknown} not judged: a side has no time" if unknown else "")] if judged else []
+    return "\n\n".join([*blocks, *closing]) + "\n"
+
+
+def mark(verdict: Verdict) -> str:
+    return {True: "met   ", False: "MISSED", None: "open  "}[verdict.met]
+
+
+def columns_of(work: Work, size: int, cells: Cells) -> list[str]:
+    """median [quartiles], and how many times ours."""
+    mine = cells.get((work.name, size, OURS))
+    lines = []
+    for column in COLUMNS:
+        cell = cells.get((work.name, size, column))
+        if cell is None or (cell.status == "absent" and cell.note == "no form of this work"):
+            continue
+        if cell.status != "timed":
+            lines.append(f"  {column:<14}{cell.note if cell.status != 'mismatch' else 'WRONG: ' + cell.note}")
+            continue
+        low, high = cell.quartiles
+        times = f"{figure(ratio(cell, mine)):>9} x {OURS}" if mine and mine.status == "timed" and cell is not mine \
+            and mine.median > 0 else ""
+        inside = (cell.details or {}).get("inside")
+        lines.append((f"  {column:<14}{figure(cell.median):>10} {unit(work)}  {'[' + figure(low) + ', ' + figure(high) + ']':<20}{times}"
+                      + (f"  ({figure(inside)} ms of it in the loop)" if inside is not None else "")).rstrip())
+    return lines
+
+
+def growth_of(work: Work, sizes: Sequence[int], cells: Cells) -> list[str]:
+    """Medians by size, a line a column."""
+    lines = [f"  {unit(work) + ' by ' + work.unit:<16}" + "".join(f"{power(s):>11}" for s in sizes)]
+    for column in COLUMNS:
+        row = [cells.get((work.name, size, column)) for size in sizes]
+        if any(c is not None and c.status == "timed" for c in row):
+            lines.append(f"  {column:<16}" + "".join(f"{figure(c.median) if c and c.status == 'timed' else '-':>11}" for c in row))
+    return lines
+
+
+# ---------------------------------------------------------------- JSON
+def machine(options: Options) -> dict[str, Any]:
+    """The machine in words; no names of it or of its users."""
+    return {"processor": processor(), "architecture": platform.machine(), "processors": os.cpu_count(), "threads": options.threads,
+            "memory_gib": memory_gib(), "system": f"{platform.system()} {platform.release().split('-')[0]}",
+            "python": platform.python_version()}
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError):
+        return None
+
+
+def as_json(cells: Cells, options: Options, versions: Mapping[str, str], command: str) -> dict[str, Any]:
+    """Everything that was measured, so that a later run can be set beside it."""
+    def entry(cell: Cell) -> dict[str, Any]:
+        head = {"work": cell.work, "size": cell.size, "unit": unit(BY_NAME[cell.work]), "column": cell.column, "status": cell.status}
+        if cell.status != "timed":
+            return {**head, "note": cell.note}
+        mine = cells.get((cell.work, cell.size, OURS))
+        low, high = cell.quartiles
+        times = {"times_ours": rounded(ratio(cell, mine))} if mine and mine.status == "timed" and mine.median > 0 else {}
+        return {**head, "median": rounded(cell.median), "quartiles": [rounded(low), rounded(high)], **times,
+                "round_medians": [rounded(Cell("", 0, "", "timed", "", (r,)).median) for r in cell.rounds],
+                "samples": len(cell.samples), **{k: rounded(v) for k, v in (cell.details or {}).items()}}
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "command": command, "device": options.device,
+        "machine": machine(options), "versions": dict(sorted(versions.items())), "rounds": options.rounds,
+        "columns": {c: COLUMNS[c] for c in options.columns},
+        "work": {w.name: w.title for w in WORK if any(name == w.name for name, _, _ in cells)},
+        "targets": [{"work": v.work, "size": v.size, "target": v.text(unit(BY_NAME[v.work])),
+                     "value": None if v.value is None else rounded(v.value), "met": v.met} for v in verdicts(cells)],
+        "results": [entry(c) for c in cells.values()],
+    }  # fmt: skip
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+# ---------------------------------------------------------------- plot
+def plot(cells: Cells, path: Path) -> bool:
+    """Cost against size, a panel a work that was run at several sizes.  False, and no file, where there is none."""
+    works = [w for w in WORK if w.kind == "time"
+             and len({size for name, size, _ in cells if name == w.name and cells[name, size, _].status == "timed"}) > 1]
+    if not works:
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    across = min(3, len(works))
+    down = -(-len(works) // across)
+    drawing = Figure(figsize=(5.2 * across, 3.8 * down), layout="constrained")
+    FigureCanvasAgg(drawing)
+    colours = dict(zip((c for c in COLUMNS if c != OURS), [f"C{i % 10}" for i in range(len(COLUMNS))], strict=False))
+    for place, work in enumerate(works, 1):
+        axes = drawing.add_subplot(down, across, place)
+        for column in COLUMNS:
+            points = sorted((size, c.median, *c.quartiles) for (name, size, col), c in cells.items()
+                            if name == work.name and col == column and c.status == "timed")
+            if not points:
+                continue
+            sizes, medians, low, high = zip(*points, strict=True)
+            spread = [[m - lo for m, lo in zip(medians, low, strict=True)], [hi - m for m, hi in zip(medians, high, strict=True)]]
+            style: dict[str, Any] = {"color": colours.get(column, "black"), "linewidth": 2.2 if column == OURS else 1.1}
+            axes.errorbar(sizes, medians, yerr=spread, marker="o", markersize=3, label=column, **style)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_title(work.title, fontsize=8)
+        axes.set_xlabel(work.unit)
+        axes.set_ylabel("ms")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=6)
+    drawing.savefig(path, dpi=130)
+    return True
