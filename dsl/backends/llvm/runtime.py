@@ -1,0 +1,125 @@
+"""The fixed part of a program's module: helpers that generated code calls by name.  Only those that are called are printed."""
+from __future__ import annotations
+
+HELPERS: dict[str, str] = {}
+
+# Rounded down; 0 by 0.
+HELPERS["floordiv"] = """
+define internal i64 @lr.floordiv(i64 %a, i64 %b) alwaysinline #0 {
+  %zero = icmp eq i64 %b, 0
+  %divisor = select i1 %zero, i64 1, i64 %b
+  %q = sdiv i64 %a, %divisor
+  %r = srem i64 %a, %divisor
+  %inexact = icmp ne i64 %r, 0
+  %signs = xor i64 %r, %divisor
+  %apart = icmp slt i64 %signs, 0
+  %below = and i1 %inexact, %apart
+  %one = zext i1 %below to i64
+  %floor = sub i64 %q, %one
+  %value = select i1 %zero, i64 0, i64 %floor
+  ret i64 %value
+}
+"""
+
+# The iterations of a run: at least 32,768 + 4 * (bytes of the totals) operations, so that combining the totals costs little
+# beside making them; at most 256 runs, and 8 MiB of totals.  Long runs begin at multiples of 64.
+HELPERS["chunk"] = """
+define internal i64 @lr.chunk(i64 %extent, i64 %work, i64 %record) alwaysinline #0 {
+  %least.work = call i64 @llvm.smax.i64(i64 %work, i64 1)
+  %w = sitofp i64 %least.work to double
+  %e = sitofp i64 %extent to double
+  %total = fmul double %w, %e
+  %weight = shl i64 %record, 2
+  %least = add i64 %weight, 32768
+  %l = sitofp i64 %least to double
+  %twice = fmul double %l, 2.0
+  %small = fcmp olt double %total, %twice
+  br i1 %small, label %single, label %cut
+single:
+  ret i64 %extent
+cut:
+  %ratio = fdiv double %total, %l
+  %few = fcmp olt double %ratio, 256.0
+  %bounded = select i1 %few, double %ratio, double 256.0
+  %wanted = fptosi double %bounded to i64
+  %record.1 = call i64 @llvm.smax.i64(i64 %record, i64 1)
+  %room = sdiv i64 8388608, %record.1
+  %room.1 = call i64 @llvm.smax.i64(i64 %room, i64 1)
+  %fit = call i64 @llvm.smin.i64(i64 %wanted, i64 %room.1)
+  %runs = call i64 @llvm.smin.i64(i64 %fit, i64 %extent)
+  %up = add i64 %extent, %runs
+  %up.1 = sub i64 %up, 1
+  %exact = sdiv i64 %up.1, %runs
+  %round = add i64 %exact, 63
+  %rounded = and i64 %round, -64
+  %long = icmp sge i64 %exact, 1024
+  %chunk = select i1 %long, i64 %rounded, i64 %exact
+  ret i64 %chunk
+}
+"""
+
+# All runs of a task, here or on the pool (see threads.py): frame[4] threads, frame[5] -> pool, threads it has, submit, grow.
+HELPERS["parallel"] = """
+declare ptr @malloc(i64)
+declare void @free(ptr)
+define internal void @lr.parallel(ptr %frame, ptr %task, ptr %environment, i64 %runs) noinline #0 {
+  %at.threads = getelementptr i64, ptr %frame, i64 4
+  %threads = load i64, ptr %at.threads
+  %limit = call i64 @llvm.smin.i64(i64 %threads, i64 %runs)
+  %alone = icmp sle i64 %limit, 1
+  br i1 %alone, label %serial, label %shared
+serial:
+  br label %turn
+turn:
+  %run = phi i64 [ 0, %serial ], [ %next, %turn ]
+  call void %task(ptr %environment, i64 %run, i64 0)
+  %next = add nuw nsw i64 %run, 1
+  %more = icmp slt i64 %next, %runs
+  br i1 %more, label %turn, label %done
+shared:
+  %at.cell = getelementptr i64, ptr %frame, i64 5
+  %cell = load ptr, ptr %at.cell
+  %at.ready = getelementptr i64, ptr %cell, i64 1
+  %ready = load atomic i64, ptr %at.ready acquire, align 8
+  %enough = icmp sge i64 %ready, %limit
+  br i1 %enough, label %submit, label %grow
+grow:
+  %at.grow = getelementptr i64, ptr %cell, i64 3
+  %grow.function = load ptr, ptr %at.grow
+  call void %grow.function(i64 %threads)
+  br label %submit
+submit:
+  %pool = load ptr, ptr %cell
+  %none = icmp eq ptr %pool, null
+  br i1 %none, label %serial, label %go
+go:
+  %at.submit = getelementptr i64, ptr %cell, i64 2
+  %submit.function = load ptr, ptr %at.submit
+  call void %submit.function(ptr %pool, ptr %task, ptr %environment, i64 %runs, i64 %limit)
+  br label %done
+done:
+  ret void
+}
+"""
+
+# Two pieces of memory exchange their contents.
+HELPERS["exchange"] = """
+define internal void @lr.exchange(ptr noalias %a, ptr noalias %b, i64 %bytes) noinline #0 {
+entry:
+  %some = icmp sgt i64 %bytes, 0
+  br i1 %some, label %turn, label %done
+turn:
+  %i = phi i64 [ 0, %entry ], [ %next, %turn ]
+  %pa = getelementptr inbounds i8, ptr %a, i64 %i
+  %pb = getelementptr inbounds i8, ptr %b, i64 %i
+  %x = load i8, ptr %pa
+  %y = load i8, ptr %pb
+  store i8 %y, ptr %pa
+  store i8 %x, ptr %pb
+  %next = add nuw nsw i64 %i, 1
+  %more = icmp slt i64 %next, %bytes
+  br i1 %more, label %turn, label %done
+done:
+  ret void
+}
+"""
