@@ -11,6 +11,7 @@ from dsl.ir.node import Node, Origins, verify
 from dsl.passes.fold import fold
 from dsl.passes.grad import differentiate
 from dsl.passes.guard import guard
+from dsl.passes.loops import contains_loops, hoist, sink
 from dsl.passes.rewrite import Fired, rewrite
 from dsl.passes.rules import EXACT, STABLE, STRIP
 
@@ -27,9 +28,11 @@ class Options:
 
 
 def simplify(roots: Sequence[Node], options: Options) -> list[Node]:
-    """Names stripped, then the rules."""
+    """Names stripped, then the rules, in the bodies of loops too; then what no step of a loop changes moves out of it."""
     rule_sets = [STRIP, *([EXACT] if options.exact else []), *([STABLE] if options.stable else [])]
-    return _checked(rewrite(roots, rule_sets, options.trace, options.origins), options)
+    roots = sink(rewrite(roots, [STRIP], None, options.origins), options.origins) if contains_loops(roots) else roots
+    roots = _checked(rewrite(roots, rule_sets, options.trace, options.origins), options)
+    return _checked(hoist(roots, options.origins), options)
 
 
 def prepare(roots: Sequence[Node], options: Options) -> list[Node]:

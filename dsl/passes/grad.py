@@ -109,7 +109,8 @@ def reverse(root: Node, seed: Node, targets: Sequence[Node], origins: Origins | 
     return [zeros_like(t) if c is None else c.value for t, c in zip(targets, found, strict=True)]
 
 
-def sweep(roots: Sequence[Node], seeds: Sequence[Cotangent], targets: Sequence[Node], origins: Origins | None = None) -> list[Cotangent | None]:
+def sweep(roots: Sequence[Node], seeds: Sequence[Cotangent], targets: Sequence[Node],
+          origins: Origins | None = None) -> list[Cotangent | None]:
     """The cotangents of the targets, given those of the roots; None where no root depends on one."""
     roots = expand_definitions(roots, reaches(roots, targets), origins)
     order = topological(roots)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dsl.ir.node import Node
-from dsl.ir.types import Shape
-from dsl.ops.reduction import any_
-from dsl.ops.scalar import cast_op, ne, select
+from dsl.ir.node import Node, everything, inner_graphs
+from dsl.ir.types import Shape, is_float, is_int
+from dsl.ops.control import iterate, scan
+from dsl.ops.reduction import EXTREMES, any_
+from dsl.ops.scalar import cast_op, floordiv, mod, ne, pow, select
 from dsl.ops.shape import FILL, expand_op, gather, reshape, sum_to
 from dsl.record import record
 
@@ -69,3 +70,12 @@ def skipping(node: Node, args: Sequence[Node], mask: Node) -> list[Node]:
     """The operands of a `gather` in which the elements that a mask leaves out are not looked up."""
     picks = looked_up(node, mask)
     return [args[0], *(select(picks, index, FILL) for index in args[1:])]
+
+
+# ---------------------------------------------------------------- what masks are for
+def can_fault(node: Node) -> bool:
+    """Whether some operands make the op fault: an integer division, an index, the largest of nothing, a loop without end."""
+    op = node.op
+    return (op in (floordiv, mod, pow) and is_int(node.dtype)) or op is gather or op in EXTREMES or op is iterate or \
+        (op is cast_op and is_int(node.dtype) and is_float(node.args[0].dtype)) or \
+        (op is scan and any(map(can_fault, everything(inner_graphs(node)))))
