@@ -12,6 +12,7 @@ from typing import Any
 from dsl.ir.node import Node, make
 from dsl.ir.types import ONE, ZERO, Dim, Shape
 from dsl.loops.legalise import NotNative
+from dsl.machine import philox
 from dsl.machine.expr import Expr, apply, const, extent, minimum, select
 from dsl.ops.leaves import is_leaf
 from dsl.ops.shape import FILL
@@ -80,15 +81,14 @@ class Elements:
             self.flags[condition] = None
 
     def draw(self, node: Node, index: Index, kind: str, key: int, shape: Shape, dtype: Any) -> Expr:
-        from dsl.machine import philox
         step = self(node.args[0], ())
         iteration = self(node.args[1], ()) if len(node.args) > 1 else NOUGHT
         place = linear(index, shape)
         match kind:
             case "uniform":
-                return philox.uniform(key, step, iteration, place, dtype)
+                return philox.uniform(philox.words(key, step, iteration, place), dtype)
             case "normal":
-                return philox.normal(key, step, iteration, place, dtype)
+                return philox.normal(philox.words(key, step, iteration, place), dtype)
             case _:
                 raise NotNative(kind)
 

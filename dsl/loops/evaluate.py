@@ -4,6 +4,7 @@ In: prepared graphs.  Out: a `Program` with a buffer for every leaf (scalars by 
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from dsl.ir.node import Node, Origins, topological
@@ -26,14 +27,19 @@ def word(text: str) -> str:
     return made if made and not made[0].isdigit() else f"_{made}"
 
 
+MADE = re.compile(r"[ijkl]|[a-z]+\d+")
+"""What the names look like that a lowering makes for itself."""
+
+
 class Names:
-    """Words that are not taken yet."""
+    """Words that are taken neither by others nor by a lowering."""
 
     def __init__(self) -> None:
         self.taken: set[str] = set()
 
     def __call__(self, text: str) -> str:
-        base = made = word(text)
+        base = word(text)
+        base = made = f"{base}_" if MADE.fullmatch(base) else base
         number = 1
         while made in self.taken:
             number += 1
@@ -48,9 +54,9 @@ def program(roots: Sequence[Node], name: str = "graph", block: int | None = BLOC
     core = legalise(roots, origins)
     leaves = [n for n in topological(core) if is_leaf(n)]
     names = Names()
-    arrays = {n: Buffer(names(f"in_{leaf_name(n)}"), n.dtype, n.shape, "input") for n in leaves if n.rank}
-    scalars: dict[Node, Ref] = {n: ref(names(f"in_{leaf_name(n)}"), n.dtype) for n in leaves if not n.rank}
-    outputs = [Buffer(names(f"out{i}"), n.dtype, n.shape, "output") for i, n in enumerate(core)]
+    arrays = {n: Buffer(names(leaf_name(n)), n.dtype, n.shape, "input") for n in leaves if n.rank}
+    scalars: dict[Node, Ref] = {n: ref(names(leaf_name(n)), n.dtype) for n in leaves if not n.rank}
+    outputs = [Buffer(names(f"out_{i}"), n.dtype, n.shape, "output") for i, n in enumerate(core)]
 
     def element(leaf: Node, index: Index) -> Expr:
         return load(arrays[leaf], index) if leaf.rank else scalars[leaf]

@@ -30,7 +30,8 @@ reads or writes; its `private` buffers are its own.  Kernels do not nest.
 all other arithmetic is done as written.
 
 **Faults** do not stop a program.  What faults is computed with harmless operands instead, a `Flag` raises the program's
-fault mark, and whoever called it runs the same thing on the reference to learn what and where it was.
+fault mark, and whoever called it runs the same thing on the reference to learn what and where it was.  The mark is false at
+the start; outside kernels it can be read as the bool `FAULT`.
 
 An array without elements may be read at index 0 on every axis; the value is not used.
 
@@ -42,10 +43,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dsl.ir.types import Dim, DType
-from dsl.machine.expr import Buffer, Expr, Extent, Load, Ref, walk
+from dsl.machine.expr import Buffer, Expr, Extent, Load, Ref, ref, walk
 from dsl.record import entity
 
 Block = tuple["Stmt", ...]
+FAULT = ref("fault", "bool")
 
 
 @entity

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from dsl.ir.node import TABLE, Node, Op, Origins, make, topological
 from dsl.ir.types import ONE, ArrayType, Dim, DType, Shape, Shapes, is_float
@@ -40,9 +39,9 @@ def _running_infer(shapes: Shapes, x: ArrayType, *factor: ArrayType, kind: str, 
     return ArrayType(dtype, x.shape)
 
 
-reduce = Op("reduce", ("x",), "sum, prod, max, min, any or all over axes, nothing giving the unit; `mean` divides a sum by the count.", _reduce_infer)
+reduce = Op("reduce", ("x",), "sum, prod, max, min, any or all over axes, the unit over nothing; `mean` divides by the count.", _reduce_infer)
 running = Op("running", ("x", "*factor"), "sum or prod so far along an axis; or y_i = x_i + factor_i * y_{i-1}.", _running_infer)
-mark_if = Op("mark_if", ("x", "condition"), "`x`; the program has met a fault if the scalar condition holds.", lambda shapes, x, condition: x)
+mark_if = Op("mark_if", ("x", "condition"), "`x`; the program has met a fault if the scalar condition holds.", lambda _, x, condition: x)
 
 KINDS = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum", "any": "or", "all": "and"}
 """What a kind of reduction combines with."""
@@ -186,7 +185,7 @@ def _sum_to(x: Node, shape: Shape) -> Node:
 
     Where lengths m of the target and n of `x` may differ, m is 1 or n: then axis n is m groups of n // m to sum."""
     extra = x.rank - len(shape)
-    axes = [a for a in range(-x.rank, -len(shape))]
+    axes = list(range(-x.rank, -len(shape)))
     grouped: list[Dim] = []
     for a, target in zip(range(-len(shape), 0), shape):
         if target == ONE and x.shape[a] != ONE:
@@ -227,9 +226,11 @@ def _other_product(x: Node, axes: Axes) -> Node:
     lead = tuple(x.shape[a] for a in kept)
     flat = _wide(reshape(transpose(x, axes=order), shape=(*lead, count)))
     one = full(1.0, (*lead, ONE), "float64")
-    before = slice_axis(concat(one, make(running, [flat], {"kind": "prod", "axis": -1, "reverse": False, "dtype": "float64"}), axis=-1), -1, 0, count)
-    after = flip(slice_axis(concat(one, make(running, [flip(flat)], {"kind": "prod", "axis": -1, "reverse": False, "dtype": "float64"}), axis=-1), -1, 0, count))
-    y = mul(before, after)
+
+    def before(z: Node) -> Node:
+        so_far = make(running, [z], {"kind": "prod", "axis": -1, "reverse": False, "dtype": "float64"})
+        return slice_axis(concat(one, so_far, axis=-1), -1, 0, count)
+    y = mul(before(flat), flip(before(flip(flat))))
     zero = cast(eq(flat, 0), "int64")
     others = TABLE["gt"](sub(reduced("sum", zero, (-1,), True), zero), 0)
     y = select(and_(isnan(y), and_(others, reduced("all", isfinite(flat), (-1,), True))), 0, y)

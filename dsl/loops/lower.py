@@ -16,11 +16,12 @@ from dataclasses import replace
 from dsl.ir.node import Node, topological
 from dsl.ir.types import ONE, DType, Shape, is_float
 from dsl.loops import fuse, ir
+from dsl.loops.control import lower_loop, lower_permutation
 from dsl.loops.element import NOUGHT, Elements, Index, narrowed
 from dsl.loops.legalise import KINDS, unit
 from dsl.loops.task import Axis, Shop, Task
 from dsl.machine.expr import Buffer, Expr, Load, Ref, const, extent, load, ref, select, walk
-from dsl.machine.expr import replace as substituted
+from dsl.ops.control import same_loop
 from dsl.ops.leaves import is_leaf
 from dsl.ops.shape import FILL
 
@@ -62,7 +63,7 @@ class Lowering:
         needed = {a for n in order for a in operands_whole(n)}
         for node in order:
             if node.op.name in ("scan", "iterate"):
-                self.loops.setdefault(loop_key(node), []).append(node)
+                self.loops.setdefault(same_loop(node), []).append(node)
         weight: dict[Node, int] = {}
         for node in order:
             if node.op.name == "mark_if":
@@ -71,7 +72,8 @@ class Lowering:
             if node in self.stored:
                 weight[node] = 0
             elif node.op.name in TASKS or (node.op.name == "draw" and node.attr("kind") == "permutation"):
-                self.compute(node)
+                if node not in self.stored:
+                    self.compute(node)
                 weight[node] = 0
             elif own and (node in needed or own > DEAREST or self.pays(node, own, users[node])):
                 self.keep(node)
@@ -108,9 +110,10 @@ class Lowering:
                 self.matmul(node)
             case "scatter_add":
                 self.scatter(node)
+            case "draw":
+                lower_permutation(self, node)
             case _:
-                from dsl.loops.control import lower_loop
-                lower_loop(self, node)
+                lower_loop(self, self.loops[same_loop(node)])
 
     # ------------------------------------------------------------ tasks
     def axes(self, shape: Shape) -> tuple[list[Axis], Index]:
@@ -304,7 +307,7 @@ class Lowering:
 def cost(node: Node) -> int:
     """Scalar operations of one element of a node, its operands at hand."""
     name = node.op.name
-    return 0 if name in FREE else DEAR[name] if name in DEAR else 1 if name in CHEAP else 12
+    return 0 if name in FREE else DEAR.get(name, 1 if name in CHEAP else 12)
 
 
 def spreads(user: Node, x: Node) -> bool:
@@ -320,8 +323,22 @@ def spreads(user: Node, x: Node) -> bool:
 def operands_whole(node: Node) -> tuple[Node, ...]:
     """The operands that a task reads as arrays."""
     if node.op.name in ("scan", "iterate"):
-        return tuple(a for a in node.args if cost(a) or a.op.name in TASKS)
+        return tuple(a for a in node.args if not plain(a))
     return ()
+
+
+def plain(node: Node, room: int = 16) -> bool:
+    """Whether an element costs little and cannot fault, so that it may be computed in every turn of a loop."""
+    stack = [node]
+    while stack and room >= 0:
+        x = stack.pop()
+        if x.op.name in TASKS:
+            continue
+        if x.op.fault is not None or x.op.name in ("gather", "draw", "mark_if") or cost(x) > 4:
+            return False
+        room -= cost(x)
+        stack.extend(x.args)
+    return room >= 0
 
 
 def small(node: Node) -> bool:
@@ -338,11 +355,6 @@ def _mean(x: Node, axes: tuple[int, ...]) -> Callable[[Expr], Expr]:
     for a in axes:
         count = count * x.shape[a]
     return lambda total: total / extent(count).to(total.dtype)
-
-
-def loop_key(node: Node) -> tuple[object, ...]:
-    """The same for all results of one loop."""
-    return node.op, node.args, tuple(p for p in node.attrs if p[0] != "output")
 
 
 def memory_order(domain: list[Axis], values: Iterable[Expr]) -> list[Axis]:

@@ -1,0 +1,90 @@
+"""The native backend: graphs as loop programs, compiled for this CPU.
+
+In: graphs.  Out: an executable with the interface of the reference's.  A graph that holds an op without loops is run by the
+reference.  Where a program meets a fault, the reference runs the same values again and says what and where it was.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from dsl.backends.numpy import NumpyExecutable
+from dsl.ir.node import Node
+from dsl.loops import ir
+from dsl.loops.evaluate import program
+from dsl.loops.legalise import NotNative
+
+Array = np.ndarray[Any, Any]
+
+
+class Runnable(Protocol):
+    """A compiled loop program."""
+
+    def __call__(self, arrays: Sequence[Array], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
+        """Runs it; true if it met a fault."""
+        ...
+
+
+Compiler = Callable[[ir.Program], Runnable]
+
+
+def llvm(made: ir.Program) -> Runnable:
+    from dsl.backends.llvm.native import NativeProgram
+    return NativeProgram(made)
+
+
+class NativeExecutable:
+    """A graph as a loop program."""
+
+    def __init__(self, roots: Sequence[Node], compiler: Compiler = llvm) -> None:
+        self.roots = tuple(roots)
+        self.program, self.leaves = program(roots)
+        self.native = compiler(self.program)
+        self.arrays = sum(1 for n in self.leaves if n.rank)
+        self.shapes: list[tuple[int, ...]] = []
+        self.sizes: dict[str, int] | None = None
+
+    @cached_property
+    def reference(self) -> NumpyExecutable:
+        return NumpyExecutable(self.roots)
+
+    def set_sizes(self, sizes: Mapping[str, int]) -> None:
+        """The lengths from now on; nothing is compiled."""
+        if sizes != self.sizes:
+            self.sizes = dict(sizes)
+            self.shapes = [tuple(max(0, d.evaluate(sizes) or 0) for d in root.shape) for root in self.roots]
+
+    def __call__(self, values: Mapping[Node, Any], sizes: Mapping[str, int]) -> list[Any]:
+        """The roots' values; `values` gives every leaf's."""
+        self.set_sizes(sizes)
+        return list(self.run([values[leaf] for leaf in self.leaves]))
+
+    def run(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
+        """As a call, for leaf values in the order of `leaves`, sizes set before.  Raises `FaultAt`."""
+        assert self.sizes is not None
+        inputs = [np.ascontiguousarray(v) for v in leaves[:self.arrays]]
+        outputs = [np.empty(shape, root.dtype) for root, shape in zip(self.roots, self.shapes, strict=True)]
+        if self.native([*inputs, *outputs], leaves[self.arrays:], self.sizes):
+            by_leaf = dict(zip(self.leaves, leaves, strict=True))
+            self.reference.set_sizes(self.sizes)
+            with np.errstate(all="ignore"):
+                return self.reference.run([by_leaf[leaf] for leaf in self.reference.leaves])
+        return tuple(y[()] for y in outputs)
+
+
+class NativeBackend:
+    """`compiler` makes a loop program run: LLVM, unless a test asks for the interpreter."""
+
+    name = "cpu"
+
+    def __init__(self, compiler: Compiler = llvm) -> None:
+        self.compiler = compiler
+
+    def compile(self, roots: Sequence[Node]) -> NativeExecutable | NumpyExecutable:
+        try:
+            return NativeExecutable(roots, self.compiler)
+        except NotNative:
+            return NumpyExecutable(roots)
