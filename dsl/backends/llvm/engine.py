@@ -86,10 +86,12 @@ class Loaded:
     def address(self, symbol: str) -> int:
         return int(self._engine.get_function_address(symbol))
 
-    def keep(self) -> None:
-        """Never frees it, not even when the interpreter ends: threads may sleep in it."""
+    def keep(self, *symbols: str) -> list[int]:
+        """Their addresses, for good: the code is never freed, not even when the interpreter ends, as threads may sleep in it."""
+        found = [self.address(s) for s in symbols]
         self._engine.detach()
         self._context.detach()
+        return found
 
     def close(self) -> None:
         with _lock:

@@ -14,7 +14,7 @@ from dsl.backends.llvm.kernels import on_stack, padded, private_buffers
 from dsl.backends.llvm.plan import storages
 from dsl.backends.llvm.runtime import HELPERS
 from dsl.backends.llvm.statements import block
-from dsl.loops.ir import Flag, Kernel, Program, size_names, statements
+from dsl.loops.ir import FAULT, Kernel, Program, size_names, statements
 from dsl.machine.expr import Buffer
 
 ANSWER, NEEDED, WORKSPACE, CAPACITY, THREADS, POOL, SGEMM, DGEMM, FIRST = range(9)
@@ -62,13 +62,13 @@ class Main(Function):
                 self.module.join(b, storage[0])
         self._plan(planned)
         self._place(given)
-        if any(isinstance(s, Flag) for s in statements(program.body)):
-            self.mark = self.slot("i1", "fault")
-            self.do(f"store i1 false, ptr {self.mark}")
+        self.mark = self.slot("i1", FAULT.name)
+        self.do(f"store i1 false, ptr {self.mark}")
+        self.entry_names[FAULT.name] = Held("slot", self.mark)
         block(self, program.body)
         self._restore(given)
-        answer = self.emit(f"zext i1 {self.read(Held('slot', self.mark), 'bool')} to i64") if self.mark else "0"
-        self.do(f"ret i64 {answer}")
+        raised = self.read(self.entry_names[FAULT.name], "bool")
+        self.do(f"ret i64 {self.emit(f'zext i1 {raised} to i64')}")
         return self.text(f"define i64 @{ENTRY}(ptr %frame) #0")
 
     # ------------------------------------------------------------ the workspace

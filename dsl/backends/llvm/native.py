@@ -1,6 +1,9 @@
 """A loop program that is called with NumPy arrays and runs natively.
 
 In: a `Program`, then arrays, scalars and sizes.  Out: the arrays, written in place, and whether a fault was met.
+
+A call packs its arguments into a frame and makes one foreign call, during which the interpreter lock is free.  Frames and
+their workspaces are kept for the next call; calls at the same time have one each.
 """
 from __future__ import annotations
 
@@ -12,41 +15,59 @@ from typing import Any
 
 import numpy as np
 
+from dsl.backends.llvm import blas
+from dsl.backends.llvm.cache import compiled
 from dsl.backends.llvm.engine import Loaded, Optimised, wide_vectors
-from dsl.backends.llvm.module import CAPACITY, ENTRY, FIRST, NEEDED, THREADS, WORKSPACE, module_text
-from dsl.ir.types import DType
-from dsl.loops.ir import Program, size_names
+from dsl.backends.llvm.module import CAPACITY, ENTRY, FIRST, NEEDED, POOL, SGEMM, THREADS, WORKSPACE, module_text
+from dsl.backends.llvm.threads import MOST
+from dsl.backends.llvm.threads import POOL as THREAD_POOL
+from dsl.ir.types import DType, is_float
+from dsl.loops.ir import Product, Program, size_names, statements
+from dsl.loops.text import listing
 
 FORMATS: dict[DType, str] = {"bool": "?7x", "int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d"}
+_EMPTY = (ctypes.c_int64 * 2)()         # what an array without elements may be read at
+_NOWHERE = ctypes.addressof(_EMPTY)
+
+
+def available_threads() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Frame:
     """What one running call needs: the words it is given, and its workspace."""
 
-    def __init__(self, words: int, threads: int) -> None:
+    def __init__(self, words: int, threads: int, routines: Sequence[int]) -> None:
         self.words = (ctypes.c_int64 * words)()
         self.address = ctypes.addressof(self.words)
-        self.words[THREADS] = threads
+        self.words[THREADS], self.words[POOL] = threads, ctypes.addressof(THREAD_POOL.cell)
+        self.words[SGEMM:SGEMM + len(routines)] = list(routines)
         self.workspace: Any = None
 
     def grow(self) -> None:
         size = int(self.words[NEEDED])
-        self.workspace = None                                   # frees the old one first
-        self.workspace = np.empty(size + 64, np.uint8)
+        self.workspace, self.words[CAPACITY] = None, 0          # the old one is freed first
+        self.workspace = np.empty(size + 128, np.uint8)         # 64 to align it; 64 so that arrays without elements can be read
         start = self.workspace.ctypes.data
         self.words[WORKSPACE], self.words[CAPACITY] = start + -start % 64, size
 
 
 class NativeProgram:
+    """`threads` is how many a call may use, its own included; the result does not depend on it."""
+
     def __init__(self, program: Program, *, threads: int | None = None, cache: bool = True) -> None:
         self.program = program
-        self.threads = threads or len(os.sched_getaffinity(0))
-        self._loaded = Loaded(Optimised(self.llvm_ir).object_code())
+        self.threads = max(1, min(threads or available_threads(), MOST))
+        self._loaded = Loaded(compiled(listing(program), lambda: self.llvm_ir, cache))
         self._run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(self._loaded.address(ENTRY))
         self._sizes = size_names(program)
         formats = "q" * len(program.passed) + "".join(FORMATS[s.dtype] for s in program.scalars) + "q" * len(self._sizes)
         self._pack = struct.Struct("=" + formats).pack_into
         self._words = FIRST + len(program.passed) + len(program.scalars) + len(self._sizes)
+        self._dtypes = [np.dtype(b.dtype) for b in program.passed]
+        products = [s for s in statements(program.body) if isinstance(s, Product) and is_float(s.out.dtype)]
+        self._routines = blas.routines() if products else ()
         self._frames: list[Frame] = []
 
     @property
@@ -61,12 +82,25 @@ class NativeProgram:
     def assembly(self) -> str:
         return Optimised(self.llvm_ir).assembly()
 
-    def __call__(self, arrays: Sequence[np.ndarray], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
-        frame = self._frames.pop() if self._frames else Frame(self._words, self.threads)
-        self._pack(frame.words, 8 * FIRST, *[a.ctypes.data for a in arrays], *scalars, *[sizes[name] for name in self._sizes])
-        answer = self._run(frame.address)
+    def __call__(self, arrays: Sequence[np.ndarray[Any, Any]], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
+        """Runs the program on the arrays that are passed to it, which are C-contiguous and of the right dtype and shape; True if
+        it met a fault."""
+        for a, dtype in zip(arrays, self._dtypes, strict=True):
+            assert a.dtype == dtype and a.flags.c_contiguous, (a.dtype, dtype)
+        frame = self._frames.pop() if self._frames else Frame(self._words, self.threads, self._routines)
+        pointers = [a.ctypes.data if a.size else _NOWHERE for a in arrays]
+        self._pack(frame.words, 8 * FIRST, *pointers, *scalars, *[sizes[name] for name in self._sizes])
+        if self._routines:
+            with blas.ONE_THREAD:
+                answer = self._call(frame)
+        else:
+            answer = self._call(frame)
+        self._frames.append(frame)
+        return answer == 1
+
+    def _call(self, frame: Frame) -> int:
+        answer: int = self._run(frame.address)
         if answer == 2:
             frame.grow()
             answer = self._run(frame.address)
-        self._frames.append(frame)
-        return bool(answer)
+        return answer
