@@ -85,6 +85,9 @@ def _fma32(a: Any, b: Any, c: Any) -> Any:
 
 def _fma64(x: float, y: float, z: float) -> float:
     from fractions import Fraction
+    from math import isfinite
+    if isfinite(x) and isfinite(y) and not isfinite(z):
+        return z                                                # although x * y may be too large
     total = Fraction(x) * Fraction(y) + Fraction(z)
     return float(total) if total else x * y + z
 
@@ -98,12 +101,11 @@ def _extreme(plain: Callable[..., Any], larger: bool) -> Callable[..., Any]:
 
 
 def _trunc_div(a: Any, b: Any) -> Any:
-    q = np.abs(a) // np.abs(b)
-    return np.where((a < 0) != (b < 0), -q, q).astype(np.asarray(a).dtype)[()]
+    return ((a - np.fmod(a, b)) // b)[()]                       # not by way of |a|, which the smallest integer has not
 
 
 def _trunc_rem(a: Any, b: Any) -> Any:
-    return (a - _trunc_div(a, b) * b).astype(np.asarray(a).dtype)[()]
+    return np.fmod(a, b)[()]
 
 
 def _convert(x: Any, dtype: Any = None) -> Any:
