@@ -21,22 +21,17 @@ from dsl.syntax.table import cache_directory
 MAGIC = b"lr object 1\n"
 MOST_FILES = 1_000
 MOST_BYTES = 64 << 20
-compilations = 0                        # since the start: so that a test can tell that a new size compiles nothing
-loads = 0                               # object code that came from disk
 
 
-def compiled(decisive: str, module: Callable[[], str], keep: bool = True) -> bytes:
-    """The object code of a module, from the cache where it is there."""
-    global compilations, loads
+def compiled(decisive: str, module: Callable[[], str], keep: bool = True) -> tuple[bytes, bool]:
+    """The object code of a module, from the cache where it is there; and whether it was made anew."""
     path = os.path.join(directory(), _name(decisive)) if keep else ""
     if keep and (found := read(path)) is not None:
-        loads += 1
-        return found
-    compilations += 1
+        return found, False
     code = Optimised(module()).object_code()
     if keep:
         write(path, code)
-    return code
+    return code, True
 
 
 def directory() -> str:

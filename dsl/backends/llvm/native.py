@@ -26,6 +26,8 @@ from dsl.loops.ir import Product, Program, size_names, statements
 from dsl.loops.text import listing
 
 FORMATS: dict[DType, str] = {"bool": "?7x", "int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d"}
+compilations = 0                        # programs compiled since the start, so that a test can tell that a new size compiles nothing
+loads = 0                               # programs whose code came from the cache
 _EMPTY = (ctypes.c_int64 * 2)()         # what an array without elements may be read at
 _NOWHERE = ctypes.addressof(_EMPTY)
 
@@ -33,6 +35,11 @@ _NOWHERE = ctypes.addressof(_EMPTY)
 def available_threads() -> int:
     """The processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _count(anew: bool) -> None:
+    global compilations, loads
+    compilations, loads = compilations + anew, loads + (not anew)
 
 
 class Frame:
@@ -59,7 +66,9 @@ class NativeProgram:
     def __init__(self, program: Program, *, threads: int | None = None, cache: bool = True) -> None:
         self.program = program
         self.threads = max(1, min(threads or available_threads(), MOST))
-        self._loaded = Loaded(compiled(listing(program), lambda: self.llvm_ir, cache))
+        code, anew = compiled(listing(program), lambda: self.llvm_ir, cache)
+        _count(anew)
+        self._loaded = Loaded(code)
         self._run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(self._loaded.address(ENTRY))
         self._sizes = size_names(program)
         formats = "q" * len(program.passed) + "".join(FORMATS[s.dtype] for s in program.scalars) + "q" * len(self._sizes)

@@ -203,7 +203,7 @@ class Pool:
     def _make(self, threads: int) -> None:
         library = ctypes.CDLL(None, use_errno=True)
         if not self.code:
-            self.code = Loaded(compiled(pool_text(), pool_text)).keep("lr_submit", "lr_worker")
+            self.code = Loaded(compiled(pool_text(), pool_text)[0]).keep("lr_submit", "lr_worker")
         if not self.memory:
             memory = ctypes.create_string_buffer(BYTES + 64)
             self.memory.append(memory)
