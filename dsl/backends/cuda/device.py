@@ -1,0 +1,56 @@
+"""Kernels on a CUDA device, through CuPy.
+
+In: sources, memory, launches (`launch.py`).  Out: what the current device makes of them.  CuPy compiles with its own NVRTC and
+keeps the machine code in its cache; memory comes from its pool; everything runs on its current stream, so in order, and
+only a download waits.  Products are cuBLAS's (`cupy.matmul`), in float32 without TF32 unless CUPY_TF32 asks for it.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dsl.backends.cuda.launch import Argument, Array, Place
+from dsl.backends.cuda.source import Function
+from dsl.ir.types import DType
+
+OPTIONS = ("-std=c++17", "--fmad=false")
+BLOCKS_OF_A_PROCESSOR = 16
+
+
+class CupyLauncher:
+    """The current CUDA device.  Raises what CuPy raises if there is none."""
+
+    def __init__(self) -> None:
+        import cupy
+        self.cupy: Any = cupy
+        self.most_blocks: int = BLOCKS_OF_A_PROCESSOR * cupy.cuda.Device().attributes["MultiProcessorCount"]
+
+    def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
+        if not functions:
+            return {}
+        module = self.cupy.RawModule(code=source, options=OPTIONS, backend="nvrtc")
+        return {f.name: module.get_function(f.name) for f in functions}
+
+    def allocate(self, dtype: DType, count: int) -> Any:
+        return self.cupy.empty(count, dtype=dtype)
+
+    def upload(self, place: Place, values: Array) -> None:
+        self.array(place).set(np.ascontiguousarray(values, dtype=place.dtype).reshape(place.shape))
+
+    def download(self, place: Place) -> Array:
+        values: Array = self.cupy.asnumpy(self.array(place))
+        return values
+
+    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument]) -> None:
+        function((grid,), (block,), tuple(self.array(a) if isinstance(a, Place) else a for a in arguments))
+
+    def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None:
+        left, right = self.array(a), self.array(b)
+        self.cupy.matmul(left.T if a_transposed else left, right.T if b_transposed else right, out=self.array(out))
+
+    @staticmethod
+    def array(place: Place) -> Any:
+        """The elements as a CuPy array, which shares the memory."""
+        return place.of[place.offset:place.offset + place.count].reshape(place.shape)

@@ -1,0 +1,199 @@
+"""Whole programs on a CUDA device.
+
+In: a `Program` and a `Launcher`.  Out: `CudaProgram`, called like the other executors.
+
+The host interprets the statements around the kernels (`dsl/loops/interpret.py`); kernels and products are launched.  Every
+array is in the launcher's memory, where the host reads and writes single elements if a statement asks for them; scratch of
+rank 0 that no kernel writes is a variable of the host and goes to kernels by value.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dsl.backends.cuda.launch import Argument, Array, Launcher, Place
+from dsl.backends.cuda.parameters import Parameter, host_variables
+from dsl.backends.cuda.runs import LANES, run_count
+from dsl.backends.cuda.source import Function, Printed, print_kernels, source_text
+from dsl.ir.types import DType
+from dsl.loops.interpret import Interpreter, Scope, View, lengths, view
+from dsl.loops.ir import Kernel, Product, Program
+from dsl.loops.python_code import NUMPY
+from dsl.machine.expr import BITS, Buffer, Ref
+
+PRIVATE_BYTES = 1 << 28
+"""Memory that the private buffers of a launch may take together; beyond it the grid is smaller."""
+
+
+class CudaProgram:
+    """A program compiled for a launcher's device; without one, for the current CUDA device through CuPy."""
+
+    def __init__(self, program: Program, launcher: Launcher | None = None) -> None:
+        if launcher is None:
+            from dsl.backends.cuda.device import CupyLauncher
+            launcher = CupyLauncher()
+        self.program, self.launcher = program, launcher
+        self.variables = host_variables(program)
+        printed = print_kernels(program, self.variables)
+        self.source = source_text(printed)
+        self.functions = launcher.load(self.source, [f for p in printed for f in p.functions])
+        self.kernels = {p.kernel: p for p in printed}
+
+    def __call__(self, arrays: Sequence[Array], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
+        """Runs the program: `arrays` are the passed buffers in order, written in place.  Whether a fault was flagged."""
+        named = {b.name: a for b, a in zip(self.program.passed, arrays, strict=True)}
+        values = {r.name: s for r, s in zip(self.program.scalars, scalars, strict=True)}
+        run = _Run(self, named, values, sizes)
+        run.run()
+        for b, array in zip(self.program.passed, arrays):
+            if b.role != "input":
+                array[...] = self.launcher.download(run.place(run.views[b]))
+        return run.flagged or run.fault_met()
+
+
+class Memory:
+    """Elements on the device, as the interpreter sees an array: `memory[k]` is fetched.
+
+    `held` is the launcher's memory; a `Swap` exchanges those of two."""
+
+    def __init__(self, launcher: Launcher, dtype: DType, size: int) -> None:
+        self.launcher, self.dtype, self.size = launcher, dtype, size
+        self.held = launcher.allocate(dtype, size)
+
+    def __getitem__(self, at: int | slice) -> Any:
+        if isinstance(at, slice):                                # the interpreter makes a `View`, which says where it is
+            return self
+        return self.launcher.download(Place(self.held, int(at), (), self.dtype))[()]
+
+    def __setitem__(self, at: int, value: Any) -> None:
+        self.launcher.upload(Place(self.held, int(at), (), self.dtype), np.asarray(value, self.dtype))
+
+    def reshape(self, shape: tuple[int, ...]) -> Memory:
+        return self
+
+
+class _Run(Interpreter):
+    """One call of a program."""
+
+    def __init__(self, owner: CudaProgram, arrays: Mapping[str, Array], scalars: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+        self.owner, self.launcher = owner, owner.launcher
+        self.partials: dict[tuple[Any, ...], Memory] = {}
+        self.fault: Memory | None = None
+        super().__init__(owner.program, arrays, scalars, sizes)
+
+    # ------------------------------------------------------------ memory
+    def _passed(self, buffer: Buffer, array: Array) -> View:
+        given = super()._passed(buffer, array)
+        memory = Memory(self.launcher, buffer.dtype, array.size)
+        at = _view(buffer, memory, given.shape)
+        self.launcher.upload(self.place(at), array)
+        return at
+
+    def made(self, buffer: Buffer, shape: Sequence[int]) -> View:
+        if buffer in self.owner.variables:
+            return view(buffer, np.zeros(1, NUMPY[buffer.dtype]), buffer, 0, ())
+        return _view(buffer, Memory(self.launcher, buffer.dtype, prod(shape)), shape)
+
+    def swap(self, a: View, b: View) -> None:
+        if a.buffer in self.owner.variables:
+            super().swap(a, b)
+            return
+        left, right = _memory(a), _memory(b)
+        left.held, right.held = right.held, left.held
+
+    @staticmethod
+    def place(at: View) -> Place:
+        """Where a view's elements are now."""
+        memory = _memory(at)
+        return Place(memory.held, at.offset, at.shape, memory.dtype)
+
+    def kept(self, key: tuple[Any, ...], dtype: DType, count: int) -> Place:
+        """Memory for the duration of a launch, kept for the next one of its kind."""
+        found = self.partials.get(key)
+        if found is None or found.size < count:
+            found = self.partials[key] = Memory(self.launcher, dtype, count)
+        return Place(found.held, 0, (count,), dtype)
+
+    def fault_mark(self) -> Place:
+        if self.fault is None:
+            self.fault = Memory(self.launcher, "bool", 1)
+            self.fault[0] = False
+        return Place(self.fault.held, 0, (1,), "bool")
+
+    def fault_met(self) -> bool:
+        return self.fault is not None and bool(self.fault[0])
+
+    # ------------------------------------------------------------ launches
+    def run_kernel(self, kernel: Kernel, scope: Scope) -> None:
+        printed = self.owner.kernels[kernel]
+        totals = {t.buffer: prod(lengths(t.buffer.shape, scope.sizes)) for t in kernel.totals}
+        runs = run_count(printed.form, scope.count, sum(totals.values()))
+        threads = {"map": scope.count, "lanes": runs * LANES, "slices": runs}[printed.form]
+        blocks = min(-(-threads // LANES), self._most_blocks(printed, scope))
+        given = _Given(scope, runs, blocks * LANES, totals)
+        if blocks > 0:
+            self.launch(printed.main, blocks, given)
+        if printed.finish is not None and totals:
+            self.launch(printed.finish, max(1, min(max(totals.values()), self.launcher.most_blocks)), given)
+
+    def _most_blocks(self, printed: Printed, scope: Scope) -> int:
+        private = [p.what for p in printed.main.parameters if p.role == "private" and isinstance(p.what, Buffer)]
+        size = sum(prod(lengths(b.shape, scope.sizes)) * (-(-BITS[b.dtype] // 8)) for b in private)
+        return max(1, min(self.launcher.most_blocks, PRIVATE_BYTES // (LANES * max(size, 1))))
+
+    def launch(self, function: Function, blocks: int, given: _Given) -> None:
+        arguments = [self.argument(function, p, given) for p in function.parameters]
+        self.launcher.launch(self.owner.functions[function.name], blocks, LANES, arguments)
+
+    def argument(self, function: Function, p: Parameter, given: _Given) -> Argument:
+        scope = given.scope
+        match p.role, p.what:
+            case "buffer", Buffer() as b:
+                return self.place(scope.views[b])
+            case "variable", Buffer() as b:
+                return NUMPY[b.dtype](scope.array(b)[()])
+            case "partials", Buffer() as b:
+                return self.kept(("partials", b), b.dtype, given.runs * given.totals[b])
+            case "private", Buffer() as b:
+                return self.kept(("private", b), b.dtype, given.threads * prod(lengths(b.shape, scope.sizes)))
+            case "unit", Buffer() as b:
+                return NUMPY[b.dtype](scope.units[b])
+            case "value", Ref() as value:
+                return NUMPY[value.dtype](scope.values[value.name])
+            case "size", str() as name:
+                return np.int64(scope.sizes[name])
+            case "fault", _:
+                return self.fault_mark()
+            case "count", _:
+                return np.int64(scope.count)
+            case "runs", _:
+                return np.int64(given.runs)
+            case _:
+                raise AssertionError(f"{function.name}: {p!r}")
+
+    def run_product(self, product: Product, scope: Scope) -> None:
+        out, a, b = (self.place(scope.views[x]) for x in (product.out, product.a, product.b))
+        inner = (a.shape[0 if product.a_transposed else 1], b.shape[1 if product.b_transposed else 0])
+        assert inner[0] == inner[1], f"{product.name}: {a.shape} and {b.shape}"
+        self.launcher.product(out, a, b, product.a_transposed, product.b_transposed)
+
+
+class _Given:
+    """What the arguments of a launch are made of."""
+
+    def __init__(self, scope: Scope, runs: int, threads: int, totals: dict[Buffer, int]) -> None:
+        self.scope, self.runs, self.threads, self.totals = scope, runs, threads, totals
+
+
+def _memory(at: View) -> Memory:
+    memory: Any = at.memory
+    assert isinstance(memory, Memory)
+    return memory
+
+
+def _view(buffer: Buffer, memory: Memory, shape: Sequence[int]) -> View:
+    device: Any = memory
+    return view(buffer, device, buffer, 0, shape)

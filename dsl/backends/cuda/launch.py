@@ -1,0 +1,55 @@
+"""What runs kernels: the protocol between the driver and a device.
+
+In: sources, memory, launches.  Out: what they do, in the order they are asked for.  `ShimLauncher` (`shim.py`) runs the source
+on the CPU, `CupyLauncher` (`device.py`) on a CUDA device.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from dsl.backends.cuda.source import Function
+from dsl.ir.types import DType
+from dsl.record import entity
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@entity
+class Place:
+    """`shape` elements, row-major, in memory `of` a launcher, from `offset` on."""
+
+    of: Any
+    offset: int
+    shape: tuple[int, ...]
+    dtype: DType
+
+    @property
+    def count(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+Argument = Place | np.generic
+
+
+class Launcher(Protocol):
+    most_blocks: int
+    """More blocks than this in a grid gain nothing."""
+
+    def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
+        """The compiled functions, by name."""
+        ...
+
+    def allocate(self, dtype: DType, count: int) -> Any:
+        """Memory of a device, with anything in it."""
+        ...
+
+    def upload(self, place: Place, values: Array) -> None: ...
+
+    def download(self, place: Place) -> Array: ...
+
+    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument]) -> None: ...
+
+    def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None: ...
