@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,8 @@ class NativeProgram:
         code, anew = compiled(listing(program), lambda: self.llvm_ir, cache)
         _count(anew)
         self._loaded = Loaded(code)
+        # The code goes with the program, its engine before its context, also where a cycle of references dies at once.
+        weakref.finalize(self, self._loaded.close).atexit = False
         self._run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(self._loaded.address(ENTRY))
         self._sizes = size_names(program)
         formats = "q" * len(program.passed) + "".join(FORMATS[s.dtype] for s in program.scalars) + "q" * len(self._sizes)
