@@ -123,8 +123,8 @@ SPECIAL = {                                                     # the value at  
 }
 SPECIALS = [NAN, INF, -INF, 0.0, -0.0, 5e-324, -5e-324, 1e-45, 1.0, -1.0, 0.5, 2.0, -2.5, 88.0, -104.0, 3e38, -3e38, 1.7e308, -1.7e308]
 INTEGERS = [0, 1, -1, 2, 3, -7, 10, 2**31 - 1, -2**31, 2**53 + 1, 2**63 - 1, -2**63]
-OTHER = {                                                       # rows with a test of their own in this file
-    "const", "cast", "stop_grad", "alias", "dim", "iota", "draw", "leaf", "compress", *(op.name for op in DERIVATIVES)}
+OTHER = {                                                       # rows with a test of their own, in this file or (loops) in test_scan.py
+    "const", "cast", "stop_grad", "alias", "dim", "iota", "draw", "leaf", "compress", "scan", "iterate", *(op.name for op in DERIVATIVES)}
 ATTRS = {"polygamma": {"order": 2}}
 
 ELEMENTWISE = [op for op in TABLE.values() if op.elementwise and op.name not in OTHER]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from dsl.backends.base import FaultAt
 from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim
-from dsl.ops.control import LOOPS, Loop, opened, same_loop
+from dsl.ops.control import LOOPS, Loop, iterate, opened, same_loop
 from dsl.ops.leaves import is_leaf
 from dsl.ops.table import Fault
 
@@ -46,45 +47,64 @@ def resolve(value: Any, sizes: Mapping[str, int]) -> Any:
             return value
 
 
+class Body:
+    """The graphs of a loop's body as a function of its parameters."""
+
+    def __init__(self, roots: Sequence[Node], parameters: Sequence[Node]) -> None:
+        self.executable = NumpyExecutable(roots)
+        read = set(self.executable.leaves)
+        self.function = self.executable.taking([p if p in read else None for p in parameters])
+
+    def __call__(self, *values: Any) -> tuple[Any, ...]:
+        try:
+            return self.function(*values)
+        except Fault as fault:
+            raise self.executable.located(fault) from None
+
+
 class LoopRunner:
     """A loop as a function of its operands that gives the outputs asked for."""
 
     def __init__(self, outputs: Sequence[Node]) -> None:
         self.loop: Loop = opened(outputs[0])
         self.outputs = tuple(outputs)
-        self.executable = NumpyExecutable(self.loop.body)
-        read = set(self.executable.leaves)
-        self.function = self.executable.taking([p if p in read else None for p in self.loop.parameters])
+        roots = self.loop.body
+        self.counts: dict[str, Any] = {"carried": self.loop.carried}
+        self.bodies: list[Body] = []
+        if self.loop.op is iterate:
+            condition = self.counts["condition"] = Body(roots[-1:], self.loop.parameters)
+            self.bodies.append(condition)
+            roots = roots[:-1]
+        else:
+            self.counts["sequences"] = self.loop.sequences
+        self.body = Body(roots, self.loop.parameters)
+        self.bodies.append(self.body)
+        self.executable = self.body.executable
         self.sizes: Mapping[str, int] = {}
 
     def set_sizes(self, sizes: Mapping[str, int]) -> None:
         self.sizes = sizes
-        self.executable.set_sizes(sizes)
-
-    def step(self, *values: Any) -> tuple[Any, ...]:
-        """The body once."""
-        try:
-            return self.function(*values)
-        except Fault as fault:
-            raise self.executable.located(fault) from None
+        for body in self.bodies:
+            body.executable.set_sizes(sizes)
 
     def __call__(self, *values: Any, body: Callable[..., Sequence[Any]] | None = None) -> list[Any]:
         loop = self.loop
         results = [(*n.attr("output"), resolve(n.shape, self.sizes), n.dtype) for n in self.outputs]
-        limits: dict[str, Any] = {k: resolve(v, self.sizes) for k, v in loop.limits}
-        counts = {"carried": loop.carried} | ({"sequences": loop.sequences} if "length" in limits else {})
+        limits = {k: resolve(v, self.sizes) for k, v in loop.limits}
         assert loop.op.numpy is not None
-        outputs: list[Any] = loop.op.numpy(body or self.step, results, *values, **counts, **limits)
+        outputs: list[Any] = loop.op.numpy(body or self.body, results, *values, **self.counts, **limits)
         return outputs
 
-    def first_bad(self, values: Sequence[Any]) -> list[Any] | None:
-        """The body's operands in the first step that makes something not finite that was finite before, if there is one."""
-        found: list[list[Any]] = []
+    def first_bad(self, values: Sequence[Any]) -> tuple[int, list[Any]] | None:
+        """The first step that makes something not finite from finite values, if there is one: its number (in the order they
+        are taken, from 0) and the body's operands."""
+        found: list[tuple[int, list[Any]]] = []
+        steps = count()
 
         def watched(*operands: Any) -> tuple[Any, ...]:
-            results = self.step(*operands)
+            results, number = self.body(*operands), next(steps)
             if not found and not all(map(_finite, results)) and all(map(_finite, operands[:self.loop.carried])):
-                found.append(list(operands))
+                found.append((number, list(operands)))
             return results
         with np.errstate(all="ignore"):
             self(*values, body=watched)

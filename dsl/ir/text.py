@@ -5,10 +5,11 @@ In: nodes.  Out: `expression`, a node as a formula in the language's own notatio
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dsl.ir.node import Node, topological
+from dsl.ir.node import Node, inner_graphs, topological
 from dsl.ir.types import Dim, shape_text
 
 LONGEST = 4000
@@ -31,12 +32,12 @@ def number(value: bool | int | float) -> str:
             return repr(value)
 
 
-def expression(root: Node, names: Mapping[Node, str] | None = None) -> str:
-    """The formula of a node; nodes in `names` (but the root) are written by name."""
+def expression(root: Node, names: Mapping[Node, str] | None = None, whole: bool = True) -> str:
+    """The formula of a node; nodes in `names` (but the root, if it is to be written out as a `whole`) are written by name."""
     known = dict(names or {})
     text: dict[Node, str] = {}
     for node in topological([root]):
-        if node is not root and node in known:
+        if node in known and not (whole and node is root):
             text[node] = known[node]
         elif node is not root and node.op.name == "alias" and not str(node.attr("name")).startswith(GIVEN):
             text[node] = display_name(node)
@@ -90,10 +91,44 @@ def _formula(node: Node, args: Sequence[str]) -> str:
             return f"{args[0]}[{', '.join(_window(i, n) for i, n in zip(attrs['items'], axes, strict=True))}]"
         case "draw":
             return f"{attrs['kind']}({_shape(attrs['shape'])})"
+        case "scan" | "iterate":
+            return _loop(node, attrs, args)
         case _ if node.op.symbol and len(args) == 2:
             return f"({args[0]} {node.op.symbol[0]} {args[1]})"
         case _:
             return f"{node.op.name}({', '.join([*args, *_attributes(node, attrs)])})"
+
+
+def _loop(node: Node, attrs: Mapping[str, Any], args: Sequence[str]) -> str:
+    """A loop as the language writes it; of several results the one meant, as an index.  Placeholders are called by their place:
+    `v` what is carried, `t` an element; an apostrophe for each loop inside, so that what is captured stays clear."""
+    body, count, sequences = attrs["body"], attrs["carried"], attrs.get("sequences", 0)
+    prime = "'" * _depth(node)
+    taken = set(re.findall(r"\w+'*", " ".join(args)))
+    while any(f"{letter}{k}{prime}" in taken for letter in "vt" for k in ("", *range(max(count, sequences)))):
+        prime += "'"
+    carries = [f"v{k if count > 1 else ''}{prime}" for k in range(count)]
+    elements = [f"t{k if sequences > 1 else ''}{prime}" for k in range(sequences)]
+    words = [*carries, *elements, *args[count + sequences:]]
+    inner = [expression(root, dict(zip(attrs["parameters"], words, strict=True)), whole=False) for root in body]
+    new, kept = inner[:count], inner[count:]
+    start = f"{_together(carries)} = {_together(args[:count])}"
+    kind, place = attrs["output"]
+    pick = f"[{place}]" if count > 1 and kind != "each" else ""
+    if node.op.name == "iterate":
+        return f"iterate({start} while {kept[0]} max {attrs['limit']}: {_together(new)}){pick}"
+    over = [f"flip({a}, 0)" if attrs["reverse"] else a for a in args[count:count + sequences]] or [f"arange({attrs['length']})"]
+    each = f" keeping {kept[place]}" if kind == "each" else ""
+    return f"{'fold' if kind == 'last' else 'scan'}({start} for {_together(elements or ['_'])} in {_together(over)}: {_together(new)}{each}){pick}"
+
+
+def _together(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
+
+
+def _depth(node: Node) -> int:
+    """How deep the loops in the body of a loop are nested."""
+    return max((1 + _depth(n) for n in topological(inner_graphs(node)) if inner_graphs(n)), default=0)
 
 
 def _inside(call: str) -> str:
@@ -132,12 +167,26 @@ def listing(roots: Sequence[Node], names: Mapping[Node, str] | None = None) -> s
     lines = []
     for i, node in enumerate(topological(roots)):
         label[node] = f"%{i}"
+        if inner_graphs(node):
+            lines.extend(_listed_loop(node, label))
+            continue
         hidden = ("type", "generation") if node.op.name == "leaf" else ()
         attrs = [f"{k} = {_attribute(v)}" for k, v in node.attrs if k not in hidden]
         name = f"    # {names[node]}" if names and node in names else ""
         lines.append(f"%{i} = {node.op.name}({', '.join([*(label[a] for a in node.args), *attrs])}) : {node.type}{name}")
     lines.append(f"return {', '.join(label[r] for r in roots)}")
     return "\n".join(lines)
+
+
+def _listed_loop(node: Node, label: Mapping[Node, str]) -> list[str]:
+    """A loop and, indented, its body; the parameters of the body are those of the loop, in order."""
+    attrs = dict(node.attrs)
+    kind, place = attrs.pop("output")
+    parameters, body = attrs.pop("parameters"), attrs.pop("body")
+    words = ", ".join([*(label[a] for a in node.args), *(f"{k} = {v}" for k, v in sorted(attrs.items())), f"output = {kind} {place}"])
+    given = ", ".join(f"{dict(p.attrs)['kind']} {dict(p.attrs)['name']} : {p.type}" for p in parameters)
+    return [f"{label[node]} = {node.op.name}({words}) : {node.type} over ({given})",
+            *("  " + line for line in listing(body).splitlines())]
 
 
 def _attribute(value: Any) -> str:

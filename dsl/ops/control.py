@@ -7,7 +7,8 @@ an operand, so that whoever walks the outer graph need not enter it.
              body        the next carried value for each c, then what is kept of each step
              parameters  leaves `carry 0…`, `element 0…`, `captured 0…`, in the order of the operands
     iterate  operands    starts c…, captured values p…
-             body        the next carried value for each c, then the condition (of the values before the turn)
+             body        the next carried value for each c, then the condition, which is asked first: where it does not hold the
+                         next values are not computed
 
 A node is one output of a loop: ("all", k) the k-th carried value after every step, stacked by element; ("last", k) its last
 value; ("each", k) the k-th thing kept of every step.  The nodes of one loop differ in `output` only, and whatever runs them
@@ -90,16 +91,16 @@ def _run_scan(body: Callable[..., Sequence[Any]], results: Sequence[Result], *va
     return [state[place] if kind == "last" else stack for stack, (kind, place, _, _) in zip(kept, results, strict=True)]
 
 
-def _run_iterate(body: Callable[..., Sequence[Any]], results: Sequence[Result], *values: Any, carried: int, limit: int) -> list[Any]:
+def _run_iterate(body: Callable[..., Sequence[Any]], results: Sequence[Result], *values: Any, condition: Callable[..., Sequence[Any]],
+                 carried: int, limit: int) -> list[Any]:
     state, captured = list(values[:carried]), values[carried:]
     for turn in range(limit + 1):
-        *new, going = body(*state, *captured)
-        if not going:
+        if not condition(*state, *captured)[0]:
             break
         if turn == limit:
             raise Fault("E0708", f"the condition still holds after max {limit} turns",
                         "allow more turns, or check that the condition is reached from this start")
-        state = new
+        state = list(body(*state, *captured))
     return [state[place] for _, place, _, _ in results]
 
 

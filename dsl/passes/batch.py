@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dsl.ir.node import Node, Origins, everything, inner_graphs, make, topological
+from dsl.ir.node import Node, Origins, everything, inner_graphs, make, remade, topological
 from dsl.ir.types import Dim, product
 from dsl.ops.calculus import DERIVATIVES, jac, vjp
 from dsl.ops.control import LOOPS, Loop, closed, iterate, opened, same_loop
@@ -46,7 +46,7 @@ def lift(roots: Sequence[Node], mapped: Mapping[Node, Node], length: Dim, origin
             assert node.op.batch is not None, f"no batching rule for {node.op}"
             done[node] = node.op.batch(node.op, args, flags, length, **dict(node.attrs)), True
         else:
-            done[node] = node, False
+            done[node] = remade(node, tuple(args)), False        # an output of a lifted loop may be without the axis
         if origins is not None:
             origins.inherit(done[node][0], node)
     return [done[r][0] for r in roots], [done[r][1] for r in roots]

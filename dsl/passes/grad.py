@@ -158,7 +158,8 @@ def _meet(parts: Sequence[Cotangent]) -> Cotangent:
     value, mask = parts[0].value, parts[0].mask
     for part in parts[1:]:
         value = add(value, part.value)
-        mask = or_(mask, part.mask) if mask is not None and part.mask is not None else None
+        if mask is not part.mask:
+            mask = or_(mask, part.mask) if mask is not None and part.mask is not None else None
     return Cotangent(value, mask, any(part.strict for part in parts))
 
 

@@ -53,12 +53,12 @@ def find_bad(function: StepFunction, results: Sequence[Any], state: Mapping[Leaf
 
 def divergence(function: StepFunction, taken: Sequence[Any], bad: Bad, step: int, origins: Origins, span: Span) -> LrError:
     """The error of a step that diverged."""
-    culprit, values = source(function, taken, bad.place)
+    culprit, values, turn = source(function, taken, bad.place)
     place = origins.span(culprit)
     if culprit.args:
         name = culprit.op.symbol[0] if culprit.op.symbol else culprit.op.name
         operands = ", ".join(telling(values[a], values[culprit]) for a in culprit.args[:3])
-        note = f"`{name}` gave {telling(values[culprit])} here, from {operands}"
+        note = f"`{name}` gave {telling(values[culprit])} here, from {operands}{turn}"
     else:
         note = f"`{leaf_name(culprit)}` holds {telling(values[culprit])}" if is_leaf(culprit) else ""
     state = f"that of step {step - 1}" if step > 1 else "that from before the first step"
@@ -69,18 +69,34 @@ def divergence(function: StepFunction, taken: Sequence[Any], bad: Bad, step: int
                  kind=Diverged, notes=(*([note] if note and not place else []), f"the state is {state}"), help=advice)
 
 
-def source(function: StepFunction, taken: Sequence[Any], place: int) -> tuple[Node, dict[Node, Any]]:
-    """The term that a bad result came from, and the values of all terms: from the result back through operands that are nan
-    or, where none is, infinite, to the last term that has finite operands only or reads what is infinite already."""
+def source(function: StepFunction, taken: Sequence[Any], place: int) -> tuple[Node, dict[Node, Any], str]:
+    """The term that a bad result came from, the values of the terms beside it, and in which step of a loop, in words.
+
+    The way is from the result back through operands that are nan or, where none is, infinite, to the last term that has finite
+    operands only or reads what is infinite already; if that is a loop, on through its body in its first bad step."""
     executable = function.compiled.executable
     values = executable.trace(function.leaves(taken))
-    node = executable.roots[place]
+    node, turn = _back(executable.roots[place], values), ""
+    while node in executable.loops:
+        runner = executable.loops[node]
+        found = runner.first_bad([values[a] for a in node.args])
+        if found is None:
+            break
+        number, operands = found
+        executable, values = runner.executable, runner.trace(operands)
+        result = next(r for r in executable.roots if _not_finite(np.asarray(values[r])))
+        node, turn = _back(result, values), f", in iteration {number} of the loop" + turn.replace("the loop", "the loop around it")
+    return node, values, turn
+
+
+def _back(node: Node, values: Mapping[Node, Any]) -> Node:
+    """From a value that is not finite back to the term that made it."""
     while True:
         wrong = [a for a in node.args if _is(np.isnan, values[a])]
         if not wrong:
             wrong = [a for a in node.args if a.args and _is(np.isinf, values[a])]
         if not wrong:
-            return node, values
+            return node
         node = next((a for a in wrong if a.args), wrong[0])
 
 
