@@ -85,6 +85,11 @@ def number(value: bool | int | float, dtype: DType) -> str:
     return str(value).lower()
 
 
+def structure(types: Sequence[str]) -> str:
+    """The type of several results."""
+    return f"{{ {', '.join(types)} }}" if types else "void"
+
+
 class Function:
     def __init__(self, module: Module, outer: Function | None = None) -> None:
         self.module, self.outer = module, outer
@@ -95,6 +100,7 @@ class Function:
         self.parameters: list[Parameter] = []
         self.written: set[Buffer] = set()                       # buffers that are written in here, windows by their bases
         self.totals: set[Buffer] = set()
+        self.repeated = 0                                       # how many loops there are around what is being printed
         self.private_region = ("null", "0")                     # where a kernel's private arrays are, and the bytes of a thread
         self.mark: str | None = None                            # the slot of the fault mark, if there is a `Flag`
         # What holds in the whole function, and what holds to the end of the block.
@@ -169,6 +175,19 @@ class Function:
         self.do(f"{following} = add nuw nsw i64 {index}, 1")
         self.branch(self.emit(f"icmp slt i64 {following}, {end}"), head, after)
         self.begin(after)
+
+    def call(self, what: str, gives: bool = True) -> str:
+        if gives:
+            return self.emit(f"call {what}", "answer")
+        self.do(f"call {what}")
+        return ""
+
+    def give(self, types: Sequence[str], values: Sequence[str]) -> None:
+        """The function returns these values."""
+        answer, result = "undef", structure(types)
+        for position, (type_, value) in enumerate(zip(types, values, strict=True)):
+            answer = self.emit(f"insertvalue {result} {answer}, {type_} {value}, {position}")
+        self.do(f"ret {result} {answer}" if types else "ret void")
 
     def text(self, header: str) -> str:
         """The function, its last block ended by the caller."""
@@ -303,6 +322,13 @@ class Function:
         """What to say of an access to a buffer: which others it cannot meet."""
         return ""
 
+    def element(self, pointer: str, dtype: DType, index: str) -> str:
+        return self.emit(f"getelementptr inbounds {STORED[dtype]}, ptr {pointer}, i64 {index}")
+
+    def word(self, pointer: str, position: int) -> str:
+        """The address of one of several fields of 8 bytes."""
+        return self.emit(f"getelementptr inbounds i64, ptr {pointer}, i64 {position}")
+
     def address(self, buffer: Buffer, index: Sequence[str]) -> str:
         """Where an element is: every index is within its axis, so nothing here overflows."""
         pointer = self.pointer(buffer)
@@ -311,7 +337,7 @@ class Function:
             if flat and dim.constant != 1:
                 flat = self.emit(f"mul nuw nsw i64 {flat}, {self.dim(dim)}")
             flat = self.emit(f"add nuw nsw i64 {flat}, {position}") if flat and position != "0" else flat or position
-        return self.emit(f"getelementptr inbounds {STORED[buffer.dtype]}, ptr {pointer}, i64 {flat}") if index else pointer
+        return self.element(pointer, buffer.dtype, flat) if index else pointer
 
     # ------------------------------------------------------------ expressions
     def value(self, e: Expr) -> str:

@@ -1,23 +1,19 @@
-"""Kernels: loops that are cut into runs.
+"""Kernels: loops whose iterations may run in any order.
 
-In: a `Kernel`.  Out: up to three functions, and the call of one of them:
+In: a `Kernel`.  Out: a function of what its body reads, and the call of it:
 
     kernel(lo, hi, …) -> {rank-0 totals, fault}     the iterations lo … hi - 1, the totals from their units on
-    runs(extent, …) -> {rank-0 totals, fault}       all runs, on the threads there are, then their records combined in order
-    task(environment, run, worker)                  one run: `kernel`, with totals in the run's own record
 
-How long a run is follows from the extent, the work of an iteration and the size of the totals alone, so the number of
-threads changes no bit.  A kernel of one run is called straight away, where LLVM may inline it.
-
-    record  ::=  rank-0 totals and fault mark, one to 8 bytes; then the other totals, each from a multiple of 64 bytes on
+or, if there is enough to do, of `runs` (see runs.py).  Rank-0 totals are in registers meanwhile, the others where they are.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from dsl.backends.llvm.function import BYTES, STORED, TYPES, Function, Held, Parameter
+from dsl.backends.llvm.function import BYTES, STORED, TYPES, Function, Held, Parameter, structure
+from dsl.backends.llvm.runs import Made, record, runs
 from dsl.ir.types import product
-from dsl.loops.ir import Block, Combine, Flag, Kernel, Store, Swap, Total, Window, buffers_of, statements
+from dsl.loops.ir import Block, Combine, Flag, Kernel, Store, Swap, Window, buffers_of, statements
 from dsl.loops.ir import Product as MatrixProduct
 from dsl.machine.expr import Buffer, Const, Expr, Extent, Load
 
@@ -49,17 +45,17 @@ def kernel(f: Function, k: Kernel, block: Callable[[Function, Block], None]) -> 
         inner.entry_places[t.buffer] = Held("memory", own[t.buffer])
         unit = inner.value(t.unit)
         with inner.counting("0", inner.count(t.buffer)) as i:
-            inner.store(element(inner, t.buffer, own[t.buffer], i), t.buffer.dtype, unit)
+            inner.store(inner.element(own[t.buffer], t.buffer.dtype, i), t.buffer.dtype, unit)
     private = place_private(inner, k)
     with inner.counting(low, high, k.index) as i:
         inner.names[k.index], inner.bits[k.index] = Held("value", i), f.bits_of(k.extent)
         block(inner, k.body)
     returned = [TYPES[t.buffer.dtype] for t in scalars] + ["i1"] * flags
-    result = f"{{ {', '.join(returned)} }}" if returned else "void"
+    result = structure(returned)
     values = [inner.read(inner.entry_places[t.buffer], t.buffer.dtype) for t in scalars]
     if inner.mark:
         values.append(inner.read(Held("slot", inner.mark), "bool"))
-    give(inner, result, returned, values)
+    inner.give(returned, values)
     parameters = ", ".join(f"{p.type}{attributes(inner, p)} {p.name}" for p in inner.parameters)
     f.module.functions[number] = inner.text(f"define internal {result} @{symbol}({parameters}) #0")
 
@@ -69,42 +65,25 @@ def kernel(f: Function, k: Kernel, block: Callable[[Function, Block], None]) -> 
         if flags:
             f.fault(f.emit(f"extractvalue {result} {answer}, {len(scalars)}"))
 
+    # Inside a loop of the program LLVM may inline it, outside it would only be compiled twice.
+    once = "" if f.repeated else " noinline"
     here = f"{result} @{symbol}({', '.join(f'{p.type} {p.operand}' for p in inner.parameters)})"
     length, work = known(k.extent), k.work.known
     if length is not None and work is not None and length * max(work, 1) < 2 * RUN_WORK:
-        take_results(call(f, here, returned))
+        take_results(f.call(here, bool(returned)))
         return
     f.module.helpers.add("chunk")
-    chunk = f.emit(f"call i64 @lr.chunk(i64 {extent}, i64 {f.dim(k.work)}, i64 {record_bytes(f, returned, arrays)[0]})", "chunk")
-    there = runs(f, symbol, result, returned, inner, private, scalars, arrays, own, extent, chunk)
+    chunk = f.emit(f"call i64 @lr.chunk(i64 {extent}, i64 {f.dim(k.work)}, i64 {record(f, scalars, arrays, flags)[0]})", "chunk")
     one, many, after = f.label("one"), f.label("many"), f.label("after")
     f.branch(f.emit(f"icmp slt i64 {chunk}, {extent}"), many, one)
     f.begin(one)
-    take_results(call(f, here, returned))
+    take_results(f.call(here + once, bool(returned)))
     f.jump(after)
     f.begin(many)
-    take_results(call(f, there, returned))
+    made = Made(symbol, tuple(inner.parameters), tuple(scalars), tuple(arrays), flags, tuple(own.values()), private)
+    take_results(f.call(runs(f, made, chunk), bool(returned)))
     f.jump(after)
     f.begin(after)
-
-
-def call(f: Function, what: str, returned: list[str]) -> str:
-    if returned:
-        return f.emit(f"call {what}", "totals")
-    f.do(f"call {what}")
-    return ""
-
-
-def give(f: Function, result: str, returned: list[str], values: list[str]) -> None:
-    """The function returns these values."""
-    answer = "undef"
-    for position, (type_, value) in enumerate(zip(returned, values, strict=True)):
-        answer = f.emit(f"insertvalue {result} {answer}, {type_} {value}, {position}")
-    f.do(f"ret {result} {answer}" if returned else "ret void")
-
-
-def element(f: Function, buffer: Buffer, pointer: str, index: str) -> str:
-    return f.emit(f"getelementptr inbounds {STORED[buffer.dtype]}, ptr {pointer}, i64 {index}")
 
 
 def known(extent: Expr) -> int | None:
@@ -182,107 +161,3 @@ def padded(f: Function, b: Buffer) -> str:
     count = f.emit_entry(f"call i64 @llvm.smax.i64(i64 {f.count(b)}, i64 0)")
     size = f.emit_entry(f"mul i64 {count}, {BYTES[b.dtype]}")
     return f.emit_entry(f"and i64 {f.emit_entry(f'add i64 {size}, 63')}, -64")
-
-
-# ---------------------------------------------------------------- runs
-def record_bytes(f: Function, returned: list[str], arrays: list[Total]) -> tuple[str, list[str]]:
-    """The size of a record, and where in it each array begins."""
-    total, offsets = str((8 * len(returned) + 63) // 64 * 64), []
-    for t in arrays:
-        offsets.append(total)
-        count = f.emit(f"call i64 @llvm.smax.i64(i64 {f.count(t.buffer)}, i64 0)")
-        size = f.emit(f"mul i64 {count}, {BYTES[t.buffer.dtype]}")
-        rounded = f.emit(f"and i64 {f.emit(f'add i64 {size}, 63')}, -64")
-        total = f.emit(f"add i64 {total}, {rounded}")
-    return total, offsets
-
-
-def runs(f: Function, symbol: str, result: str, returned: list[str], inner: Function, private: str | None,
-         scalars: list[Total], arrays: list[Total], own: dict[Buffer, str], extent: str, chunk: str) -> str:
-    """Writes `runs` and `task`; the call of `runs`."""
-    g = Function(f.module, f)
-    f.module.helpers.add("parallel")
-    handed = [(p, g.take(p.type, p.operand, p.name[1:])) for p in inner.parameters]
-    by_name = {p.name: n for p, n in handed}
-    frame, length = g.frame(), g.take("i64", chunk, "chunk")
-    stride = g.take("i64", f.private_region[1], "stride") if private else "0"
-    end = by_name[inner.parameters[1].name]
-    last = g.emit(f"add i64 {end}, {length}")
-    count = g.emit(f"sdiv i64 {g.emit(f'sub i64 {last}, 1')}, {length}", "runs")
-    record, offsets = record_bytes(g, returned, arrays)
-    whole = f"{result} @{symbol}({', '.join(f'{p.type} {n}' for p, n in handed)})"
-    records = "null"
-    if returned or arrays:
-        records = g.emit(f"call ptr @malloc(i64 {g.emit(f'mul i64 {count}, {record}')})", "records")
-        without, enough = g.label("without"), g.label("enough")
-        g.branch(g.emit(f"icmp eq ptr {records}, null"), without, enough)
-        g.begin(without)
-        answer = call(g, whole, returned)
-        g.do(f"ret {result} {answer}" if returned else "ret void")
-        g.begin(enough)
-    kept = [*((p.type, n) for p, n in handed), ("i64", length), ("ptr", records), ("i64", record), ("i64", stride)]
-    kept += [("i64", offset) for offset in offsets]
-    environment = g.emit_entry(f"alloca [{len(kept)} x i64]", "environment")
-    for position, (type_, operand) in enumerate(kept):
-        g.do(f"store {type_} {operand}, ptr {g.emit(f'getelementptr inbounds i64, ptr {environment}, i64 {position}')}")
-    g.do(f"call void @lr.parallel(ptr {frame}, ptr @{symbol}.task, ptr {environment}, i64 {count})")
-    _task(f, symbol, result, returned, inner, private, arrays, own, [t for t, _ in kept])
-
-    def part(run: str, offset: str) -> str:
-        at = g.emit(f"add i64 {g.emit(f'mul i64 {run}, {record}')}, {offset}")
-        return g.emit(f"getelementptr i8, ptr {records}, i64 {at}")
-
-    slots = [g.slot(type_) for type_ in returned]
-    ops = [t.op for t in scalars] + ["or"] * (len(returned) - len(scalars))
-    dtypes = [t.buffer.dtype for t in scalars] + ["bool"] * (len(returned) - len(scalars))
-    for position, (slot, type_) in enumerate(zip(slots, returned, strict=True)):
-        first = part("0", str(8 * position))
-        g.do(f"store {type_} {g.emit(f'load {type_}, ptr {first}')}, ptr {slot}")
-    for t, offset in zip(arrays, offsets, strict=True):
-        into, number = by_name[own[t.buffer]], g.count(t.buffer)
-        first = part("0", offset)
-        with g.counting("0", number) as i:
-            g.store(element(g, t.buffer, into, i), t.buffer.dtype, g.load(element(g, t.buffer, first, i), t.buffer.dtype))
-    with g.counting("1", count, "run") as run:
-        for position, (slot, op, dtype) in enumerate(zip(slots, ops, dtypes, strict=True)):
-            following, held = part(run, str(8 * position)), Held("slot", slot)
-            theirs = g.emit(f"load {TYPES[dtype]}, ptr {following}")
-            g.write(held, dtype, g.combine(op, dtype, g.read(held, dtype), theirs, False))
-        for t, offset in zip(arrays, offsets, strict=True):
-            into, following, dtype = by_name[own[t.buffer]], part(run, offset), t.buffer.dtype
-            with g.counting("0", g.count(t.buffer)) as i:
-                address = element(g, t.buffer, into, i)
-                theirs = g.load(element(g, t.buffer, following, i), dtype)
-                g.store(address, dtype, g.combine(t.op, dtype, g.load(address, dtype), theirs, False))
-    if records != "null":
-        g.do(f"call void @free(ptr {records})")
-    give(g, result, returned, [g.emit(f"load {type_}, ptr {slot}") for slot, type_ in zip(slots, returned, strict=True)])
-    parameters = ", ".join(f"{p.type} {p.name}" for p in g.parameters)
-    f.module.functions.append(g.text(f"define internal {result} @{symbol}.runs({parameters}) noinline #0"))
-    return f"{result} @{symbol}.runs({', '.join(f'{p.type} {p.operand}' for p in g.parameters)})"
-
-
-def _task(f: Function, symbol: str, result: str, returned: list[str], inner: Function, private: str | None,
-          arrays: list[Total], own: dict[Buffer, str], types: list[str]) -> None:
-    """What a thread does with one run; `types` are those of the environment, in the order of `runs`."""
-    t = Function(f.module)
-    values = [t.emit(f"load {type_}, ptr {t.emit(f'getelementptr inbounds i64, ptr %environment, i64 {i}')}")
-              for i, type_ in enumerate(types)]
-    given = dict(zip([p.name for p in inner.parameters], values, strict=False))
-    chunk, records, record, stride, *offsets = values[len(inner.parameters):]
-    low, end = inner.parameters[0].name, given[inner.parameters[1].name]
-    given[low] = t.emit(f"mul nsw i64 %run, {chunk}")
-    stop = t.emit(f"add nsw i64 {given[low]}, {chunk}")
-    given[inner.parameters[1].name] = t.emit(f"call i64 @llvm.smin.i64(i64 {stop}, i64 {end})")
-    if private:
-        given[private] = t.emit(f"getelementptr i8, ptr {given[private]}, i64 {t.emit(f'mul i64 %worker, {stride}')}")
-    if returned or arrays:
-        mine = t.emit(f"getelementptr i8, ptr {records}, i64 {t.emit(f'mul i64 %run, {record}')}")
-        for total, offset in zip(arrays, offsets, strict=True):
-            given[own[total.buffer]] = t.emit(f"getelementptr i8, ptr {mine}, i64 {offset}")
-    answer = call(t, f"{result} @{symbol}({', '.join(f'{p.type} {given[p.name]}' for p in inner.parameters)}) noinline", returned)
-    for position, type_ in enumerate(returned):
-        part = t.emit(f"extractvalue {result} {answer}, {position}")
-        t.do(f"store {type_} {part}, ptr {t.emit(f'getelementptr i8, ptr {mine}, i64 {8 * position}')}")
-    t.do("ret void")
-    f.module.functions.append(t.text(f"define internal void @{symbol}.task(ptr %environment, i64 %run, i64 %worker) #0"))

@@ -126,7 +126,7 @@ def _decide(module: Module, name: str) -> str:
     f.jump(after)
     f.begin(after)
     f.do("ret void")
-    return f.text(f"define internal void @{name}(ptr %frame, {_ARRAYS}, i1 %shared) noinline #0")
+    return f.text(f"define internal void @{name}(ptr %frame, {_ARRAYS}, i1 %shared) noinline optsize #0")
 
 
 def _tile(module: Module, name: str, dtype: DType, a_transposed: bool, b_transposed: bool) -> str:

@@ -62,7 +62,7 @@ cut:
 HELPERS["parallel"] = """
 declare ptr @malloc(i64)
 declare void @free(ptr)
-define internal void @lr.parallel(ptr %frame, ptr %task, ptr %environment, i64 %runs) noinline #0 {
+define internal void @lr.parallel(ptr %frame, ptr %task, ptr %environment, i64 %runs) noinline optsize #0 {
   %at.threads = getelementptr i64, ptr %frame, i64 4
   %threads = load i64, ptr %at.threads
   %limit = call i64 @llvm.smin.i64(i64 %threads, i64 %runs)

@@ -61,7 +61,9 @@ def statement(f: Function, s: Stmt) -> None:
             bits = f.bits_of(extent)
             with f.counting("0", end, index) as i:
                 f.names[index], f.bits[index] = Held("value", i), bits
+                f.repeated += 1
                 block(f, body)
+                f.repeated -= 1
         case While(condition, body):
             head, inside, after = f.label("while"), f.label("turn"), f.label("left")
             f.jump(head)
@@ -69,7 +71,9 @@ def statement(f: Function, s: Stmt) -> None:
             f.branch(f.value(condition), inside, after)
             f.begin(inside)
             f.exits.append(after)
+            f.repeated += 1
             block(f, body)
+            f.repeated -= 1
             f.exits.pop()
             f.jump(head)
             f.begin(after)
