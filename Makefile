@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 COMPILE := $(BIN)/python -m compileall -q dsl
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check golden dev clean
+.PHONY: help run test check golden bench dev clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ check: $(VENV)/.has-dev  ## ruff everywhere, mypy --strict on dsl/
 
 golden: $(VENV)/.has-test  ## rewrite tests/golden from what the code prints now; read the diff before committing
 	$(BIN)/python -m pytest -q --update-golden $(ARGS)
+
+bench: $(VENV)/.has-run  ## time it beside what else is installed (ARGS="--quick"); the latest results are in benchmarks/
+	@$(COMPILE)
+	$(BIN)/lr bench --json benchmarks/latest.json --plot benchmarks/latest.png $(ARGS)
 
 dev: $(VENV)/.has-dev  ## prepare .venv with everything a contributor needs
 

@@ -33,14 +33,16 @@ PATIENCE = 600.0
 """Seconds after which an answer is not waited for."""
 PAUSE = 0.03
 """Seconds between turns, in which the threads of the side before stop spinning."""
-TOO_SLOW = 20_000.0
+TOO_SLOW = 3_000.0
 """Milliseconds a call that are not worth waiting for, judged by the size before."""
 MOST_SAMPLES = 25
+SMALL = 10**6
+"""Rows up to which nobody asks for room."""
 TEMPORARIES: Mapping[str, int] = {"numpy": 5, "torch": 5, "pytensor": 5, "jax": 2, "numexpr": 2, "torch-compile": 1, OURS: 1}
 """Arrays as long as an input that a side makes on its way, for the room that large sizes need."""
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NUMEXPR_NUM_THREADS")
-FORGOTTEN = ("OPENBLAS_CORETYPE", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONPROFILEIMPORTTIME")
+FORGOTTEN = ("OPENBLAS_CORETYPE", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONPROFILEIMPORTTIME", "PYTHONDONTWRITEBYTECODE")
 """What would make a library or the interpreter slower than it is."""
 HERE = (OURS, f"{OURS}-cold", "imports", "c", "c-fast", "numpy", "blas", "python")
 """Columns that run under the present interpreter, as they need nothing that it has not."""
@@ -298,6 +300,15 @@ class Bench:
             found = self.workers[column] = Worker(column, self.options, self.variables(), self.folder / "log")
         return found
 
+    def release(self, column: str) -> None:
+        """What a worker holds of the last work; one that cannot let go of it ends."""
+        worker = self.workers.get(column)
+        if worker is not None and worker.alive:
+            try:
+                worker.ask("release")
+            except Trouble:
+                worker.close()
+
     def versions(self, works: Sequence[Work]) -> dict[str, str]:
         """Of every side of the works that is there; the others go into `missing`."""
         found: dict[str, str] = {}
@@ -343,10 +354,14 @@ def measure(bench: Bench, work: Work, size: int, before: Mapping[str, Cell]) -> 
     sides: dict[str, Side] = {}
     answers: dict[str, Numbers] = {}
     room = min(options.room, int(0.8 * available_memory()))
-    for column in columns_of(work, options):
+
+    def need(column: str) -> int:
+        arrays = TEMPORARIES.get("numpy" if column == OURS and options.device == "numpy" else column, 0)
+        return size * (work.row_bytes + 4 * arrays) if work.row_bytes else 0
+    # Ours and the limit first, then as many as fit.
+    for column in sorted(columns_of(work, options), key=lambda c: (c not in (OURS, "c"), need(c) if size > SMALL else 0)):
         def without(status: Status, note: str, column: str = column) -> None:
             cells[column] = Cell(work.name, size, column, status, note)
-        needed = size * work.row_bytes + size * 4 * TEMPORARIES.get(column, 0) * bool(work.row_bytes)
         smaller = before.get(column)
         if column in bench.missing:
             without("absent", bench.missing[column])
@@ -354,7 +369,7 @@ def measure(bench: Bench, work: Work, size: int, before: Mapping[str, Cell]) -> 
             without("skipped", "too slow at this size")
         elif smaller is not None and smaller.status in ("absent", "failed"):
             without(smaller.status, smaller.note)
-        elif size > 10**6 and needed > room:
+        elif size > SMALL and need(column) > room:
             without("skipped", "no room at this size")
         else:
             bench.say(f"{work.name}, {size:,} {work.unit}: preparing {column}")
@@ -362,7 +377,7 @@ def measure(bench: Bench, work: Work, size: int, before: Mapping[str, Cell]) -> 
             try:
                 answers[column] = side.prepare()
                 sides[column] = side
-                room -= needed if size > 10**6 else 0
+                room -= need(column) if size > SMALL else 0
             except Trouble as trouble:
                 without(trouble.status, trouble.note)
     reference = next(iter(answers), None)
@@ -374,8 +389,7 @@ def measure(bench: Bench, work: Work, size: int, before: Mapping[str, Cell]) -> 
             del sides[column]
     cells.update(timed(bench, work, size, sides))
     for column in answers:
-        if work.kind in ("time", "memory") and column in bench.workers and bench.workers[column].alive:
-            bench.workers[column].ask("release")
+        bench.release(column)
     return [cells[c] for c in COLUMNS if c in cells]
 
 

@@ -36,8 +36,13 @@ class Verdict:
     def text(self, unit: str) -> str:
         target = self.target
         bound = f"{'at least' if target.at_least else 'at most'} {target.factor:g}"
-        return f"{bound} {unit}" if target.peer is None else f"{target.peer} {bound} x {target.of}" if target.at_least else \
-            f"{target.of} {bound} x {target.peer}"
+        match target.peer, target.at_least:
+            case None, _:
+                return f"{target.of} {bound} {unit}"
+            case peer, True:
+                return f"{peer} {bound} x {target.of}"
+            case peer, _:
+                return f"{target.of} {bound} x {peer}"
 
 
 def by_key(cells: Iterable[Cell]) -> dict[tuple[str, int, str], Cell]:
@@ -187,6 +192,10 @@ def rounded(value: float) -> float:
 
 
 # ---------------------------------------------------------------- plot
+def system(column: str) -> str:
+    return column.partition("-")[0]
+
+
 def plot(cells: Cells, path: Path) -> bool:
     """Cost against size, a panel a work that was run at several sizes.  False, and no file, where there is none."""
     works = [w for w in WORK if w.kind == "time"
@@ -199,7 +208,7 @@ def plot(cells: Cells, path: Path) -> bool:
     down = -(-len(works) // across)
     drawing = Figure(figsize=(5.2 * across, 3.8 * down), layout="constrained")
     FigureCanvasAgg(drawing)
-    colours = dict(zip((c for c in COLUMNS if c != OURS), [f"C{i % 10}" for i in range(len(COLUMNS))], strict=False))
+    systems = list(dict.fromkeys(system(c) for c in COLUMNS if system(c) != OURS))
     for place, work in enumerate(works, 1):
         axes = drawing.add_subplot(down, across, place)
         for column in COLUMNS:
@@ -209,7 +218,9 @@ def plot(cells: Cells, path: Path) -> bool:
                 continue
             sizes, medians, low, high = zip(*points, strict=True)
             spread = [[m - lo for m, lo in zip(medians, low, strict=True)], [hi - m for m, hi in zip(medians, high, strict=True)]]
-            style: dict[str, Any] = {"color": colours.get(column, "black"), "linewidth": 2.2 if column == OURS else 1.1}
+            ours = system(column) == OURS
+            style: dict[str, Any] = {"color": "black" if ours else f"C{systems.index(system(column)) % 10}",
+                                     "linewidth": 2.2 if ours else 1.1, "linestyle": "--" if system(column) != column else "-"}
             axes.errorbar(sizes, medians, yerr=spread, marker="o", markersize=3, label=column, **style)
         axes.set_xscale("log")
         axes.set_yscale("log")

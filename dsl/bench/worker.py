@@ -26,6 +26,9 @@ from typing import IO, Any
 SHORTEST_SAMPLE = 0.5
 """Milliseconds below which a sample is the mean of several calls."""
 
+LONG_CALL = 200.0
+"""Milliseconds from which a call needs no other before it to be warm."""
+
 
 def module_of(column: str) -> str:
     library = column.partition("-")[0]
@@ -39,6 +42,7 @@ class Server:
         self.column, self.device, self.threads = column, device, threads
         self.prepared: Any = None
         self.calls = 1
+        self.warms = True
 
     def answer(self, words: list[str]) -> dict[str, Any]:
         match words:
@@ -76,6 +80,7 @@ class Server:
         del result
         second, _ = self.once(prepared)
         self.calls = 1 if prepared.reset else max(1, math.ceil(SHORTEST_SAMPLE / max(second, 1e-4)))
+        self.warms = second < LONG_CALL
         self.prepared = prepared
         return {"numbers": numbers, "prepare": prepare, "first": first, "second": second}
 
@@ -87,26 +92,29 @@ class Server:
         return 1e3 * (perf_counter() - begin), result
 
     def time(self, count: int) -> dict[str, Any]:
-        """After a run that is not counted: the process slept, and its caches and threads are cold."""
+        """After a run that is not counted, unless runs are long: the process slept, its caches and threads are cold."""
         if self.prepared is None:
             return {"error": "nothing is prepared"}
         prepared, calls = self.prepared, self.calls
         run: Callable[[], Any] = prepared.run
-        self.once(prepared)
+        if self.warms:
+            self.once(prepared)
         samples, inside = [], []
         gc.disable()
-        for _ in range(count):
-            if prepared.reset:
-                prepared.reset()
-            begin = perf_counter()
-            for _ in range(calls - 1):
-                run()
-            result = run()
-            samples.append(1e3 * (perf_counter() - begin) / calls)
-            if prepared.inside:
-                inside.append(prepared.inside(result))
-            del result
-        gc.enable()
+        try:
+            for _ in range(count):
+                if prepared.reset:
+                    prepared.reset()
+                begin = perf_counter()
+                for _ in range(calls - 1):
+                    run()
+                result = run()
+                samples.append(1e3 * (perf_counter() - begin) / calls)
+                if prepared.inside:
+                    inside.append(prepared.inside(result))
+                del result
+        finally:
+            gc.enable()
         return {"samples": samples, "inside": inside or None}
 
     def memory(self, count: int) -> float:

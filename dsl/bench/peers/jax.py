@@ -19,8 +19,9 @@ def versions() -> dict[str, str]:
 
 
 def configure(device: str, threads: int) -> None:
-    """XLA's CPU client takes as many threads as the process may use processors."""
-    os.environ["JAX_PLATFORMS"] = "cuda,cpu" if device == "cuda" else "cpu"
+    """XLA's CPU client takes as many threads as the process may use processors; on a GPU JAX chooses its device itself."""
+    if device != "cuda":
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def precise(wanted: bool) -> None:

@@ -3,6 +3,8 @@
    pointer, and nothing is allocated. */
 #include <math.h>
 
+#define ONE_THREAD 20000  /* rows up to which waking another thread takes longer than the work */
+
 /* One-sample steps of a line's least squares, the cost's mean over each epoch, and a finite check of cost and state in
    every step; the step that fails it is not taken.  Returns the last epoch's mean cost. */
 double tutorial(const double *x, const double *y, long rows, long epochs, double rate, double *state)
@@ -54,7 +56,7 @@ double logistic_map_gradient(double r, double x, long steps, double *states, dou
 void linreg(const float *restrict x, const float *restrict y, long rows, float w, float b, float *out)
 {
     float cost = 0, slope = 0, intercept = 0;
-#pragma omp parallel for simd reduction(+ : cost, slope, intercept)
+#pragma omp parallel for simd if (parallel : rows > ONE_THREAD) reduction(+ : cost, slope, intercept)
     for (long i = 0; i < rows; i++) {
         float residual = x[i] * w + b - y[i];
         cost += residual * residual, slope += residual * x[i], intercept += residual;
@@ -66,7 +68,7 @@ void linreg(const float *restrict x, const float *restrict y, long rows, float w
 void logistic(const float *restrict x, const float *restrict y, long rows, float w, float b, float *out)
 {
     float cost = 0, slope = 0, intercept = 0;
-#pragma omp parallel for simd reduction(+ : cost, slope, intercept)
+#pragma omp parallel for simd if (parallel : rows > ONE_THREAD) reduction(+ : cost, slope, intercept)
     for (long i = 0; i < rows; i++) {
         float z = x[i] * w + b, small = expf(-fabsf(z));
         float probability = (z > 0 ? 1.0f : small) / (1 + small), residual = probability - y[i];
@@ -79,7 +81,7 @@ void logistic(const float *restrict x, const float *restrict y, long rows, float
 /* log(1 + v^2) stands for log1p: its vector form is the faster one. */
 void chain(const float *restrict x, float *restrict out, long count)
 {
-#pragma omp parallel for simd
+#pragma omp parallel for simd if (parallel : count > ONE_THREAD)
     for (long i = 0; i < count; i++) {
         float square = x[i] * x[i];
         out[i] = tanhf(x[i]) * expf(-square) + logf(1 + square);
@@ -88,7 +90,7 @@ void chain(const float *restrict x, float *restrict out, long count)
 
 void axpb(float a, const float *restrict x, float *restrict out, long count)
 {
-#pragma omp parallel for simd
+#pragma omp parallel for simd if (parallel : count > ONE_THREAD)
     for (long i = 0; i < count; i++)
         out[i] = a * x[i] + x[i] * x[i];
 }

@@ -26,6 +26,14 @@ def configure(device: str, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def compiled_anew(form: Callable[..., Any]) -> Callable[..., Any]:
+    """For this size alone: after a second size torch.compile would take sizes as variables, and be slower for it."""
+    import torch
+    torch.compiler.reset()
+    compiled: Callable[..., Any] = torch.compile(form, dynamic=False)
+    return compiled
+
+
 def tensor(array: Any, wanted: bool = False) -> Any:
     """A NumPy array where the work is done; with a gradient if wanted."""
     import torch
@@ -47,13 +55,12 @@ def host(value: Any) -> Any:
 # ---------------------------------------------------------------- full batches
 def step(name: str, compiled: bool) -> Callable[[Given], Prepared]:
     def make(given: Given) -> Prepared:
-        import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
         x, y, w, b = tensor(given["x"]), tensor(given["y"]), tensor(given["w"], True), tensor(given["b"], True)
         forms: dict[str, Callable[..., Any]] = {
             "linreg": lambda x, y, w, b: ((x * w + b - y) ** 2).mean(),
             "logistic": lambda x, y, w, b: binary_cross_entropy_with_logits(x * w + b, y)}
-        cost = torch.compile(forms[name]) if compiled else forms[name]
+        cost = compiled_anew(forms[name]) if compiled else forms[name]
 
         def run() -> Any:
             w.grad = b.grad = None
@@ -71,7 +78,7 @@ def elements(name: str, compiled: bool) -> Callable[[Given], Prepared]:
         forms: dict[str, Callable[..., Any]] = {
             "chain": lambda a, x: torch.tanh(x) * torch.exp(-x * x) + torch.log1p(x * x),
             "axpb": lambda a, x: a * x + x * x}
-        form = torch.compile(forms[name]) if compiled else forms[name]
+        form = compiled_anew(forms[name]) if compiled else forms[name]
         return Prepared(lambda: finished(form(a, x)), lambda y: array_numbers(host(y)))
     return make
 
@@ -83,7 +90,7 @@ def logreg100(compiled: bool) -> Callable[[Given], Prepared]:
         X, y, rate = tensor(given["X"]), tensor(given["y"]), float(given["rate"])
         w, b = tensor(np.zeros(X.shape[1], np.float32), True), tensor(np.float32(0), True)
         form: Callable[..., Any] = lambda X, y, w, b: binary_cross_entropy_with_logits(X @ w + b, y)
-        cost = torch.compile(form) if compiled else form
+        cost = compiled_anew(form) if compiled else form
 
         def reset() -> None:
             with torch.no_grad():
