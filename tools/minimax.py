@@ -93,11 +93,89 @@ def quotient_logarithm(z: Any) -> Any:
     return near(lambda z: (2 * mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 2) / z, lambda z: mp.mpf(2) / 3 + 2 * z / 5, z)
 
 
+def quotient_logarithm_rest(z: Any) -> Any:
+    """(2 atanh(s) - 2s - 2/3 s^3) / s^5"""
+    return near(lambda z: (quotient_logarithm(z) - mp.mpf(2) / 3) / z, lambda z: mp.mpf(2) / 5 + 2 * z / 7, z)
+
+
+def sine(z: Any) -> Any:
+    """(sin r - r) / r^3 with z = r^2"""
+    return near(lambda z: (mp.sin(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, lambda z: -mp.mpf(1) / 6 + z / 120, z)
+
+
+def cosine(z: Any) -> Any:
+    """(cos r - 1 + r^2/2) / r^4"""
+    return near(lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z ** 2, lambda z: mp.mpf(1) / 24 - z / 720, z)
+
+
+def arcsine(z: Any) -> Any:
+    """(asin x - x) / x^3 with z = x^2"""
+    return near(lambda z: (mp.asin(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, lambda z: mp.mpf(1) / 6 + 3 * z / 40, z)
+
+
+def arctangent(z: Any) -> Any:
+    """(atan x - x) / x^3 with z = x^2"""
+    return near(lambda z: (mp.atan(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, lambda z: -mp.mpf(1) / 3 + z / 5, z)
+
+
+def sine_pi(z: Any) -> Any:
+    """sin(pi r) / r with z = r^2"""
+    return near(lambda z: mp.sin(mp.pi * mp.sqrt(z)) / mp.sqrt(z), lambda z: mp.pi - mp.pi ** 3 * z / 6, z)
+
+
+def cosine_pi(z: Any) -> Any:
+    """cos(pi r) with z = r^2"""
+    return mp.cos(mp.pi * mp.sqrt(z))
+
+
+def error_function(z: Any) -> Any:
+    """erf(x) / x - 1 with z = x^2"""
+    return near(lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z), lambda z: 2 / mp.sqrt(mp.pi) * (1 - z / 3), z) - 1
+
+
+def scaled_complement(t: Any, centre: Any) -> Any:
+    """(x + 1/2) exp(x^2) erfc(x) for x = centre (1+t) / (1-t), on the whole half-line"""
+    if t > 1 - mp.mpf(10) ** -9:
+        return 1 / mp.sqrt(mp.pi)
+    x = centre * (1 + t) / (1 - t)
+    return (x + mp.mpf(1) / 2) * mp.exp(x * x) * mp.erfc(x)
+
+
+def log_gamma(w: Any) -> Any:
+    """log gamma(1+w) / (w (w-1))"""
+    if abs(w) < mp.mpf(10) ** -15:
+        return mp.euler
+    if abs(w - 1) < mp.mpf(10) ** -15:
+        return 1 - mp.euler
+    return mp.loggamma(1 + w) / (w * (w - 1))
+
+
 if __name__ == "__main__":
+    ONE = lambda x: mp.mpf(1)                            # noqa: E731
     table("exponential", exponential, lambda x: x ** 2, -HALF_LOG2, HALF_LOG2, 4, 24)
+    table("exponential of powers", exponential, lambda x: x ** 2, -HALF_LOG2, HALF_LOG2, 5, 53)
     table("exponential", exponential, lambda x: x ** 2, -HALF_LOG2, HALF_LOG2, 9, 53)
-    table("logarithm", logarithm, lambda x: x ** 3 / mp.log1p(x) if x else mp.mpf(0), 1 / ROOT - 1, ROOT - 1, 7, 24)
     table("logarithm", logarithm, lambda x: x ** 3 / mp.log1p(x) if x else mp.mpf(0), 1 / ROOT - 1, ROOT - 1, 8, 24)
-    top = ((ROOT - 1) / (ROOT + 1)) ** 2
-    table("quotient logarithm", quotient_logarithm, lambda z: z, 0, top, 5, 53)
+    top = ((ROOT - 1) / (ROOT + 1)) ** 2 * mp.mpf("1.001")
+    table("quotient logarithm of powers", quotient_logarithm, lambda z: z, 0, top, 4, 53)
     table("quotient logarithm", quotient_logarithm, lambda z: z, 0, top, 6, 53)
+    table("quotient logarithm rest", quotient_logarithm_rest, lambda z: z ** 2, 0, top, 8, 53)
+    top = (mp.pi / 4 * mp.mpf("1.01")) ** 2
+    table("sine", sine, lambda z: z, 0, top, 2, 24)
+    table("sine", sine, lambda z: z, 0, top, 5, 53)
+    table("cosine", cosine, lambda z: z ** 2, 0, top, 2, 24)
+    table("cosine", cosine, lambda z: z ** 2, 0, top, 5, 53)
+    table("arcsine", arcsine, lambda z: z, 0, mp.mpf("0.2501"), 4, 24)
+    table("arcsine", arcsine, lambda z: z, 0, mp.mpf("0.2501"), 12, 53)
+    top = (mp.mpf("0.4143")) ** 2
+    table("arctangent", arctangent, lambda z: z, 0, top, 4, 24)
+    table("arctangent", arctangent, lambda z: z, 0, top, 10, 53)
+    table("sine pi", sine_pi, ONE, 0, mp.mpf("0.25"), 8, 53)
+    table("cosine pi", cosine_pi, ONE, 0, mp.mpf("0.25"), 9, 53)
+    table("error function", error_function, ONE, 0, 1, 6, 24)
+    table("error function", error_function, ONE, 0, 1, 12, 53)
+    for centre, degree, bits in ((2, 10, 24), (2, 11, 24), (3, 11, 24), (4, 23, 53), (4, 24, 53)):
+        table(f"scaled complement {centre}", lambda t, c=mp.mpf(centre): scaled_complement(t, c), ONE, -1, 1, degree, bits)
+    table("log gamma", log_gamma, ONE, 0, 1, 20, 53)
+    table("cube root", lambda m: m ** (-mp.mpf(1) / 3), ONE, 1 / ROOT, ROOT, 3, 24)
+    table("cube root", lambda m: m ** (-mp.mpf(1) / 3), ONE, 1 / ROOT, ROOT, 5, 53)

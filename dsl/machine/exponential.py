@@ -20,6 +20,7 @@ The tables are minimax polynomials found by `tools/minimax.py`; each is off by l
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dsl.machine.expr import Expr, fma, select
@@ -32,6 +33,7 @@ from dsl.machine.formats import (
     copysign,
     format_of,
     integer_float,
+    isnan,
     polynomial,
     power_of_two,
 )
@@ -72,14 +74,14 @@ LOG2E = 1 / math.log(2)
 
 
 # ---------------------------------------------------------------- e^x
-def _reduce(x: Expr, offset: Expr) -> tuple[Expr, Expr, Expr]:
+def reduce_exponential(x: Expr, offset: Expr, series: Sequence[float] = ()) -> tuple[Expr, Expr, Expr]:
     """x = n log 2 + r; the power of two 2^(n + offset), r, and e^r - 1.  `offset` is an integer as a float."""
     form, c = format_of(x), CONSTANTS[x.dtype]
     magic = offset + (form.magic + form.bias)
     t = fma(x, LOG2E, magic)
     n = t - magic
     r = fma(-n, c.log2_low, fma(-n, c.log2_high, x))
-    return power_of_two(t), r, fma(r * r, polynomial(r, c.exponential), r)
+    return power_of_two(t), r, fma(r * r, polynomial(r, series or c.exponential), r)
 
 
 def exp(x: Expr) -> Expr:
@@ -88,20 +90,20 @@ def exp(x: Expr) -> Expr:
     form, c = format_of(x), CONSTANTS[x.dtype]
     x = at_most(at_least(x, c.vanishes), c.overflows)
     is_low = x < c.low
-    power, _, p = _reduce(x, select(is_low, form.number(c.scaled), -1.0))
+    power, _, p = reduce_exponential(x, select(is_low, form.number(c.scaled), -1.0))
     return ((p + 1) * power) * select(is_low, form.number(2.0 ** -c.scaled), 2.0)
 
 
 def exp_of_negative(x: Expr) -> Expr:
     """e^x for x <= 0, in fewer steps."""
     form, c = format_of(x), CONSTANTS[x.dtype]
-    power, _, p = _reduce(at_least(x, c.vanishes), form.number(c.scaled))
+    power, _, p = reduce_exponential(at_least(x, c.vanishes), form.number(c.scaled))
     return ((p + 1) * power) * 2.0 ** -c.scaled
 
 
 def expm1(x: Expr) -> Expr:
     form, c = format_of(x), CONSTANTS[x.dtype]
-    half, _, p = _reduce(at_most(at_least(x, c.minus_one), c.overflows), form.number(-1))
+    half, _, p = reduce_exponential(at_most(at_least(x, c.minus_one), c.overflows), form.number(-1))
     y = fma(half, p, half - 0.5)
     return select(absolute(x) < c.tiny, x, y + y)
 
@@ -110,7 +112,7 @@ def tanh(x: Expr) -> Expr:
     """(e^2a - 1) / (e^2a + 1) for a = |x|, both from one e^r - 1 = p: 2^n p + (2^n - 1) and 2^n p + (2^n + 1)."""
     form, c = format_of(x), CONSTANTS[x.dtype]
     a = absolute(x)
-    power, _, p = _reduce(at_least(a * -2.0, c.minus_one), form.number(0))
+    power, _, p = reduce_exponential(at_least(a * -2.0, c.minus_one), form.number(0))
     return copysign(fma(power, p, power - 1) / fma(power, p, power + 1), x)
 
 
@@ -120,7 +122,7 @@ def sigmoid(x: Expr) -> Expr:
 
 
 # ---------------------------------------------------------------- log x
-def _log_of(f: Expr, k: Expr) -> Expr:
+def log_of(f: Expr, k: Expr) -> Expr:
     """k log 2 + log(1 + f) for 1 + f in [sqrt 1/2, sqrt 2]."""
     c = CONSTANTS[f.dtype]
     f2 = f * f
@@ -142,14 +144,23 @@ def split_exponent(x: Expr) -> tuple[Expr, Expr]:
     return k << form.mantissa, k
 
 
-def log(x: Expr) -> Expr:
+def parts_of_log(x: Expr) -> tuple[Expr, Expr]:
+    """f and k (a float) with x = 2^k (1 + f), for a normal x > 0."""
+    form = format_of(x)
+    shifted, k = split_exponent(x)
+    return (x.bits_as(form.integer) - shifted).bits_as(form.dtype) - 1, integer_float(k, form)
+
+
+def parts_of_any_log(x: Expr) -> tuple[Expr, Expr]:
+    """The same where x may be denormal."""
     form = format_of(x)
     is_small = x < form.smallest
-    lifted = select(is_small, x * 2.0 ** form.mantissa, x)
-    shifted, k = split_exponent(lifted)
-    m = (lifted.bits_as(form.integer) - shifted).bits_as(form.dtype)
-    exponent = integer_float(k, form) - select(is_small, form.number(form.mantissa), 0.0)
-    return _log_edges(x, _log_of(m - 1, exponent))
+    f, k = parts_of_log(select(is_small, x * 2.0 ** form.mantissa, x))
+    return f, k - select(is_small, form.number(form.mantissa), 0.0)
+
+
+def log(x: Expr) -> Expr:
+    return _log_edges(x, log_of(*parts_of_any_log(x)))
 
 
 def _log_edges(x: Expr, y: Expr) -> Expr:
@@ -164,7 +175,7 @@ def log1p(x: Expr) -> Expr:
     shifted, k = split_exponent(u)
     quadruple = (form.number(4.0).bits_as(form.integer) - shifted).bits_as(form.dtype)     # 4 * 2^-k, as 2^-k may be denormal
     f = fma(x * 0.25, quadruple, fma(quadruple, 0.25, -1.0))
-    y = _log_edges(u, _log_of(f, integer_float(k, form)))
+    y = _log_edges(u, log_of(f, integer_float(k, form)))
     return select(absolute(x) < c.tiny, x, y)
 
 
@@ -172,10 +183,88 @@ def log1p_of_fraction(e: Expr) -> Expr:
     """log(1 + e) for 0 <= e <= 1."""
     form = format_of(e)
     is_big = e > math.sqrt(2) - 1
-    return _log_of(select(is_big, fma(e, 0.5, -0.5), e), select(is_big, form.number(1), 0.0))
+    return log_of(select(is_big, fma(e, 0.5, -0.5), e), select(is_big, form.number(1), 0.0))
 
 
 def softplus(x: Expr) -> Expr:
     return select(x > 0, x, 0.0) + log1p_of_fraction(exp_of_negative(-absolute(x)))
 
 
+
+
+def logaddexp(a: Expr, b: Expr) -> Expr:
+    """Equal operands, infinite ones among them, have no difference to speak of."""
+    y = select(a > b, a, b) + log1p_of_fraction(exp_of_negative(-absolute(a - b)))
+    return select(a.eq(b), a + math.log(2), y)
+
+
+# ---------------------------------------------------------------- products that 0 wins
+def zero_wins(x: Expr, y: Expr, product: Expr) -> Expr:
+    """`product`, and 0 where x is 0, unless y is nan."""
+    return select(x.eq(0) & ~isnan(y), 0.0, product)
+
+
+def xlogy(x: Expr, y: Expr) -> Expr:
+    return zero_wins(x, y, x * log(y))
+
+
+def xlog1py(x: Expr, y: Expr) -> Expr:
+    return zero_wins(x, y, x * log1p(y))
+
+
+def xmul(x: Expr, y: Expr) -> Expr:
+    return zero_wins(x, y, x * y)
+
+
+# ---------------------------------------------------------------- hyperbolic sine and cosine
+def _quarter_of_exponential(x: Expr) -> tuple[Expr, Expr]:
+    """2^(n-2) and e^r - 1 for |x| = n log 2 + r: a quarter, as e^|x| overflows before its half does."""
+    form, c = format_of(x), CONSTANTS[x.dtype]
+    quarter, _, p = reduce_exponential(at_most(absolute(x), c.overflows + 0.6), form.number(-2))
+    return quarter, p
+
+
+def sinh(x: Expr) -> Expr:
+    """(E + E / (E+1)) / 2 with E = e^|x| - 1."""
+    quarter, p = _quarter_of_exponential(x)
+    w = fma(quarter, p, quarter - 0.25)
+    y = w + w / fma(w, 4.0, 1.0)
+    return select(absolute(x) < CONSTANTS[x.dtype].tiny, x, copysign(y + y, x))
+
+
+def cosh(x: Expr) -> Expr:
+    """(e^|x| + e^-|x|) / 2."""
+    quarter, p = _quarter_of_exponential(x)
+    w = fma(quarter, p, quarter)
+    y = w + 0.0625 / w
+    return y + y
+
+
+# ---------------------------------------------------------------- logarithms of what is left of 1
+def log1mexp(x: Expr) -> Expr:
+    """log(1 - e^x) for x <= 0; Maechler (2012), "Accurately computing log(1 - exp(-|a|))": by expm1 above -log 2, by log1p below.
+
+    Both come from one e^r - 1, and go into one logarithm."""
+    form, c = format_of(x), CONSTANTS[x.dtype]
+    power, _, p = reduce_exponential(at_least(x, c.vanishes), form.number(c.scaled))
+    back = 2.0 ** -c.scaled
+    scale = power * back
+    near_f, near_k = parts_of_any_log(-fma(scale, p, scale - 1))
+    e = ((p + 1) * power) * back
+    is_large = e > 1 - math.sqrt(0.5)
+    far_f = select(is_large, fma(e, -2.0, 1.0), -e)
+    is_near = x > -math.log(2)
+    f = select(is_near, near_f, far_f)
+    k = select(is_near, near_k, select(is_large, form.number(-1), 0.0))
+    y = -absolute(log_of(f, k))
+    return select(x.eq(0), -INF, select(x > 0, NAN, y))
+
+
+def logit(p: Expr) -> Expr:
+    """log(p / (1 - p)); around 1/2 as log(1 + f) with f = (2p - 1) / (1 - p), whose numerator is exact."""
+    form = format_of(p)
+    is_middle = absolute(p - 0.5) < 0.085                # there p / (1 - p) is in [sqrt 1/2, sqrt 2]
+    quotient = select(is_middle, fma(p, 2.0, -1.0), p) / (1 - p)
+    f, k = parts_of_any_log(quotient)
+    y = log_of(select(is_middle, quotient, f), select(is_middle, form.number(0), k))
+    return select(is_middle, y, _log_edges(quotient, y))
