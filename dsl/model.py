@@ -259,7 +259,7 @@ class _Callable:
         sizes = solve_sizes(pairs, session.sizes())
         self._fix_model_dims(sizes)
         session.allocate()
-        values = session.compute.values(self.plans[flags], {**sizes, **({"rows": rows} if rows is not None else {})}, extra)
+        values = session.compute.values(self.plans[flags], {**sizes, **({"rows": rows} if rows is not None else {})}, extra, again=True)
         copies = tuple(np.array(v) for v in values)
         return copies[0] if self.single else copies
 
@@ -314,11 +314,9 @@ class _Step:
             raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step",
                         help="all rows of a step go together")
         driver.rows.hold(given)
-        driver.fill()
+        driver.rows.size = driver.rows.total
         driver.steps_elsewhere = session.steps_before
-        with np.errstate(all="ignore"):
-            driver.step(0, 0, driver.rows.total, 1)
-        driver.keep()
+        driver.single()
         session.steps_before += 1
         costs = {n: float(v) for f in driver.functions for n, v in zip(f.watched, f.results) if n in self.costs}
         return None if not costs else next(iter(costs.values())) if len(costs) == 1 else costs

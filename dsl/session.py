@@ -62,7 +62,7 @@ class Session:
         self.reports: list[Report] = []
         self.elaborator = Elaborator(self, precision=precision, seed=seed, device=device, rebind=interactive,
                                      overrides={k: str(v) for k, v in (overrides or {}).items()})
-        self.compute = Compute(self.elaborator.origins, self.lookup)
+        self.compute = Compute(self.elaborator.origins, self.lookup, lambda: self.elaborator.device)
 
     # ------------------------------------------------------------ streams
     @property
@@ -84,8 +84,6 @@ class Session:
         every = sorted([*problems, *found], key=lambda d: d.span.start if d.span and d.span.source is source else -1)
         if every:
             raise LrError(*every) if not any(d.code in FILE_CODES for d in every) else FileTrouble(*every)
-        if self.elaborator.device == "cpu":
-            self.elaborator.warn(warning("E0801", "native code for the CPU is not in this version", help="it runs on numpy, the reference"))
         if self.elaborator.device == "cuda":
             raise error("E0801", "`device cuda`: not in this version", help="run it with `--device numpy` (or `auto`)")
         self.pending.extend(i for i in items if isinstance(i, program.SharedState))

@@ -22,6 +22,7 @@ import numpy as np
 
 from dsl.ir.types import Dim, DType, Size, is_float
 from dsl.loops.ir import (
+    FAULT,
     Assign,
     Bind,
     Block,
@@ -175,7 +176,7 @@ class _Writer:
                     names[e] = self.given("C", NUMPY[dtype](literal), e)
                     continue
                 case Ref(name=name):
-                    names[e] = scope.values[name]
+                    names[e] = "run.flagged" if e is FAULT else scope.values[name]
                     continue
                 case Extent(dim=dim):
                     value = f"i64({self.dim(dim, scope.sizes)})"

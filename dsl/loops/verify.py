@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from dsl.ir.types import DType, Shape, is_float
 from dsl.loops.ir import (
+    FAULT,
     Assign,
     Bind,
     Block,
@@ -107,6 +108,8 @@ class _Verifier:
     def expressions(self, roots: Iterable[Expr], scope: _Scope, s: Stmt) -> None:
         for e in walk(roots):
             match e:
+                case Ref() if e is FAULT:
+                    self.require(scope.kernel is None, "the fault mark is not read in kernels", s)
                 case Ref(name, dtype):
                     known = scope.values.get(name)
                     self.require(known is not None, f"{name} is not in scope", s)

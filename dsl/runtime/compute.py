@@ -6,6 +6,7 @@ diagnostic at the place of the term that met it.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from dsl.backends.base import FaultAt
+from dsl.backends.native import NativeBackend, NativeExecutable, Runnable
 from dsl.backends.numpy import NumpyBackend, NumpyExecutable
 from dsl.errors import LrError, Span, error
-from dsl.ir.node import Node, Origins, everything, requirements
+from dsl.ir.node import Node, Origins, everything, requirements, topological
 from dsl.ir.types import Dim, Requirement, Shape, shape_text
+from dsl.loops.train import Feeds, GroupGraphs, TrainProgram, train_program
 from dsl.ops.leaves import leaf_name
 from dsl.pipeline import Options, prepare
 from dsl.syntax.binding import leaf_key, solve_linear
@@ -28,7 +31,8 @@ LeafKey = tuple[str, str, int]
 class Compiled:
     """A graph ready to run: the executable, and what its sizes must fulfil."""
 
-    executable: NumpyExecutable
+    executable: NumpyExecutable | NativeExecutable
+    ready: list[Node]
     keys: list[LeafKey]
     needs: list[tuple[Requirement, Node]]
     lengths: dict[Dim, Node]
@@ -36,38 +40,62 @@ class Compiled:
     checked: dict[str, int] | None = None
 
 
-class Compute:
-    """Compiles and runs graphs; `lookup` gives the value of a leaf."""
+MANY = 300_000
+"""Elements of a graph from which on compiling it pays even if it is run once."""
 
-    def __init__(self, origins: Origins, lookup: Callable[[Node], Any]) -> None:
-        self.origins, self.lookup = origins, lookup
-        self.cache: dict[tuple[Node, ...], Compiled] = {}
-        self.backend = NumpyBackend()
+
+class Compute:
+    """Compiles and runs graphs; `lookup` gives the value of a leaf, `device` where they run.
+
+    `cpu` compiles every graph, `numpy` none; `auto` those that are run again and again or that have many elements."""
+
+    def __init__(self, origins: Origins, lookup: Callable[[Node], Any], device: Callable[[], str] = lambda: "numpy") -> None:
+        self.origins, self.lookup, self.device = origins, lookup, device
+        self.cache: dict[tuple[bool, tuple[Node, ...]], Compiled] = {}
+        self.reference, self.native = NumpyBackend(), NativeBackend()
+        self.loops: dict[Any, tuple[TrainProgram, Runnable]] = {}
         self.compilations = 0
         self.exact = self.stable = True
         self.check = False
 
-    def compile(self, roots: Sequence[Node]) -> Compiled:
-        key = tuple(roots)
+    def compile(self, roots: Sequence[Node], native: bool = False) -> Compiled:
+        key = native, tuple(roots)
         found = self.cache.get(key)
         if found is None:
             self.compilations += 1
-            ready = prepare(roots, Options(self.exact, self.stable, self.check, None, self.origins))
-            executable = self.backend.compile(ready)
+            before = self.cache.get((not native, key[1]))
+            ready = before.ready if before else prepare(roots, Options(self.exact, self.stable, self.check, None, self.origins))
+            executable = (self.native if native else self.reference).compile(ready)
             order = everything(roots)
             needs = [(r, node) for node in order for r in requirements(node)]
             used = [d for node in [*order, *everything(ready)] for d in (*node.shape, *(v for _, v in node.attrs if isinstance(v, Dim)))]
             names = {s.name for d in used for s in d.sizes() if s.value is None}
             lengths = {d: node for node in reversed(order) for d in node.shape if d.bare is None and (d.constant is None or d.constant < 0)}
-            found = self.cache[key] = Compiled(executable, [leaf_key(n) for n in executable.leaves], needs, lengths, names)
+            found = self.cache[key] = Compiled(executable, ready, [leaf_key(n) for n in executable.leaves], needs, lengths, names)
         return found
 
-    def values(self, roots: Sequence[Node], sizes: Mapping[str, int], extra: Mapping[LeafKey, Any] | None = None) -> list[Any]:
-        """The arrays of the graphs."""
+    def training(self, groups: tuple[GroupGraphs, ...], feeds: Feeds) -> tuple[TrainProgram, Runnable]:
+        """A training loop, compiled once.  Raises `NotNative`."""
+        key = tuple((g.watched, g.costs, g.values, g.targets) for g in groups), \
+            (feeds.mode, feeds.rows, feeds.schedules, feeds.shuffle, feeds.ragged)
+        found = self.loops.get(key)
+        if found is None:
+            self.compilations += 1
+            made = train_program(groups, feeds, origins=self.origins)
+            found = self.loops[key] = made, self.native.compiler(made.program)
+        return found
+
+    def values(self, roots: Sequence[Node], sizes: Mapping[str, int], extra: Mapping[LeafKey, Any] | None = None,
+               again: bool = False) -> list[Any]:
+        """The arrays of the graphs; `again` if they will be asked for again and again."""
         if not roots:
             return []
-        compiled = self.compile(roots)
+        device = self.device()
+        compiled = self.compile(roots, native=device == "cpu" or (device == "auto" and again))
         self.check_sizes(compiled, sizes)
+        if device == "auto" and not again and elements(compiled.ready, sizes) > MANY:
+            compiled = self.compile(roots, native=True)
+            compiled.checked = dict(sizes)
         given = extra or {}
         values = [given[key] if key in given else self.lookup(leaf)
                   for key, leaf in zip(compiled.keys, compiled.executable.leaves, strict=True)]
@@ -114,6 +142,11 @@ class Compute:
         return error("E0215", f"`{op}` cannot combine {shapes}" if len(node.args) > 1 else f"`{op}` does not fit {shapes}",
                      self.origins.span(node), f"{words(need.left)} against {words(need.right)}",
                      help="these lengths were known only when data was bound; give arrays whose lengths agree")
+
+
+def elements(roots: Sequence[Node], sizes: Mapping[str, int]) -> int:
+    """The elements of all terms of the graphs."""
+    return sum(math.prod(d.evaluate(sizes) or 0 for d in node.shape) for node in topological(roots))
 
 
 def concrete(shape: Shape, sizes: Mapping[str, int]) -> str:

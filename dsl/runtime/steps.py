@@ -120,6 +120,7 @@ class StepFunction:
     targets: list[LeafKey]
     scalars: list[int]
     arrays: list[int]
+    target_nodes: list[Node]
 
     def __post_init__(self) -> None:
         self.first = len(self.watched)
@@ -177,7 +178,7 @@ def step_function(compute: Compute, plan: program.Train, group: program.GroupPla
     costs = sum(name in group.costs for name in watched)
     checked = [(i, r.rank) for i, r in enumerate(roots) if is_float(r.dtype) and (i < costs or i >= len(watched))]
     return StepFunction(compute.compile(roots), list(watched), costs, [leaf_key(u.target) for u in group.updates],
-                        scalars=[i for i, rank in checked if not rank], arrays=[i for i, rank in checked if rank])
+                        scalars=[i for i, rank in checked if not rank], arrays=[i for i, rank in checked if rank], target_nodes=[u.target for u in group.updates])
 
 
 # ---------------------------------------------------------------- schedules
@@ -214,3 +215,8 @@ def schedule_value(schedule: program.Schedule, step: int, steps: int, epoch: int
             return schedule_value(schedule.inner, step - warm, max(1, steps - warm), epoch)
         case _:
             raise AssertionError(schedule.kind)
+
+
+def schedule_values(schedule: program.Schedule, first: int, count: int, steps: int, steps_an_epoch: int) -> np.ndarray:
+    """The values of `count` steps from `first` on."""
+    return np.array([schedule_value(schedule, i, steps, i // steps_an_epoch) for i in range(first, first + count)])

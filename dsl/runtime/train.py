@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Protocol
@@ -20,8 +21,10 @@ import numpy as np
 
 from dsl.backends.base import FaultAt
 from dsl.errors import Interrupted, LrError, error
+from dsl.loops.legalise import NotNative
 from dsl.ops.leaves import STEP
 from dsl.ops.table import Fault
+from dsl.runtime.bursts import Bursts
 from dsl.runtime.compute import Compute, LeafKey
 from dsl.runtime.divergence import divergence, find_bad
 from dsl.runtime.files import open_text
@@ -91,6 +94,18 @@ class InterruptFlag:
             signal.signal(signal.SIGINT, self.before)
 
 
+class Pace:
+    """How many steps to make before looking at the clock."""
+
+    def __init__(self) -> None:
+        self.burst, self.looked = 1, time.monotonic()
+
+    def look(self) -> None:
+        now = time.monotonic()
+        self.burst = self.burst * 2 if now - self.looked < SECONDS_BETWEEN_LOOKS else max(1, self.burst // 2)
+        self.looked = now
+
+
 # ---------------------------------------------------------------- the driver
 class Driver:
     """One run of a `train` statement."""
@@ -127,7 +142,12 @@ class Driver:
         self.given = [*rows.keys, *([STEP_KEY] if self.draws else []), *(leaf_key(s.leaf) for s in plan.schedules)]
         for function in self.functions:
             function.connect(self.given, self.targets)
+        self.bursts: Bursts | None = None
+        self.pace = Pace()
         self.fill()
+        if state.compute.device() in ("cpu", "auto"):
+            with suppress(NotNative):                # an op without loops: the reference makes the steps
+                self.bursts = Bursts(self)
         self.reported = [n for f in self.functions for n in f.watched[:f.costs]]
         self.weight = 0.0
         self.every = [(e, int(state.array(e.count))) for e in plan.every]
@@ -182,6 +202,8 @@ class Driver:
         steps = self.count * self.rows.steps_an_epoch if by_epoch else self.count
         if plan.log:
             self.log = open_text(self.state.output_path(plan.log), plan.span)
+        if self.bursts is not None:
+            self.bursts.fill()
         self.progress = progress = self.state.progress(self.count, plan.unit)
         began = time.perf_counter()
         failed = True
@@ -201,29 +223,68 @@ class Driver:
         return report
 
     def loop(self, steps: int, by_epoch: bool, flag: InterruptFlag) -> None:
-        report, plan, end = self.report, self.plan, self.rows.stop
-        each_step = bool(plan.every or plan.stop or (plan.until is not None and not by_epoch))
-        look_at, burst, looked = 1, 1, time.monotonic()
-        for epoch, low, high in self.rows.batches():
-            if report.steps >= steps:
-                break
-            self.step(epoch, low, high, steps)
-            report.steps += 1
-            stop = self.after_step(high == end, by_epoch) if each_step or high == end else False
+        report, epoch = self.report, self.rows.steps_an_epoch
+        looked = time.monotonic()
+        while report.steps < steps:
+            self.advance(min(steps - report.steps, self.to_next_look(by_epoch)), steps, flag)
+            last = report.steps % epoch == 0
+            stop = self.after_step(last, by_epoch) if last or self.each_step(by_epoch) else False
             if flag.raised:
                 raise self.interrupted()
-            if report.steps >= look_at:
-                now = time.monotonic()
-                burst = burst * 2 if now - looked < SECONDS_BETWEEN_LOOKS else max(1, burst // 2)
-                look_at, looked = report.steps + burst, now
-                done = report.epochs + high % end / end if by_epoch else report.steps
+            now = time.monotonic()
+            if now - looked >= SECONDS_BETWEEN_LOOKS:
+                looked = now
+                done = report.steps / epoch if by_epoch else report.steps
                 costs = report.costs or (self.costs(self.means()) if self.weight else None)
                 self.progress.update(done, report.steps, costs)
             if stop:
                 break
+        self.keep()
         if self.weight:
+            self.close_epoch()
+
+    def each_step(self, by_epoch: bool) -> bool:
+        """Whether something is looked at between the steps of an epoch."""
+        plan = self.plan
+        return bool(plan.every or plan.stop or (plan.until is not None and not by_epoch))
+
+    def to_next_look(self, by_epoch: bool) -> int:
+        """Steps up to the next one after which the plan has something to do."""
+        plan, steps, epoch = self.plan, self.report.steps, self.rows.steps_an_epoch
+        if plan.until is not None and not by_epoch:
+            return 1
+        waits = [count - steps % count for every, count in self.every if every.unit == "steps"]
+        if plan.stop is not None and plan.stop.unit == "steps":
+            return 1
+        epochs = [count for every, count in self.every if every.unit == "epochs"]
+        if self.log or self.held_out or plan.stop is not None or plan.until is not None:
+            epochs.append(1)
+        waits += [count * epoch - steps % (count * epoch) for count in epochs]
+        return min(waits, default=1 << 62)
+
+    def advance(self, count: int, steps: int, flag: InterruptFlag) -> None:
+        """At least one and at most `count` whole steps."""
+        report, rows = self.report, self.rows
+        if self.bursts is not None:
+            made, bad = self.bursts.run(report.steps, min(count, self.bursts.burst), steps)
+            report.steps += made
+            if not bad:
+                return
             self.keep()
-            self.close_epoch(whole=False)
+        to_end = rows.steps_an_epoch - report.steps % rows.steps_an_epoch
+        for _ in range(1 if self.bursts is not None else min(count, to_end, self.pace.burst)):
+            epoch, place = divmod(report.steps, rows.steps_an_epoch)
+            low = place * rows.size
+            if not place:
+                self.clear_sums()
+            self.step(epoch, low, min(low + rows.size, rows.stop), steps)
+            report.steps += 1
+            if flag.raised:
+                break
+        if self.bursts is not None:
+            self.bursts.fill()
+        else:
+            self.pace.look()
 
     def interrupted(self) -> LrError:
         steps = self.report.steps
@@ -232,6 +293,19 @@ class Driver:
         return error("E0721", f"interrupted after step {steps}", self.plan.span, notes=(state,), kind=Interrupted)
 
     # ------------------------------------------------------------ one step
+    def single(self) -> None:
+        """One step on all the rows that are held."""
+        self.fill()
+        if self.bursts is not None:
+            self.bursts.fill()
+            made, _ = self.bursts.run(0, 1, 1)
+            if made:
+                self.keep()
+                return
+        with np.errstate(all="ignore"):
+            self.step(0, 0, self.rows.total, 1)
+        self.state.values.update(zip(self.targets, self.current, strict=True))
+
     def step(self, epoch: int, low: int, high: int, steps: int) -> None:
         """One whole step on these rows, or an error and the state before it."""
         state, number, length = self.state, self.report.steps, high - low
@@ -270,6 +344,8 @@ class Driver:
 
     def keep(self) -> None:
         """The session sees the state after the last whole step."""
+        if self.bursts is not None:
+            self.current = self.bursts.results()
         self.state.values.update(zip(self.targets, self.current, strict=True))
 
     def resize(self, length: int) -> None:
@@ -317,23 +393,26 @@ class Driver:
         self.report.stopped = f"no {'lower' if rule.lower else 'higher'} {rule.name}"
         return True
 
-    def close_epoch(self, whole: bool = True) -> None:
+    def close_epoch(self) -> None:
         """The epoch's means, what they are on held-out data, and a line of the log."""
         report = self.report
-        report.epochs += whole
+        report.epochs = report.steps // self.rows.steps_an_epoch
         means = self.means()
         report.costs = self.costs(means)
         self.published = -1
         self.publish()
-        self.weight = 0.0
-        for function in self.functions:
-            function.sums = [0.0] * function.first
+        self.clear_sums()
         if self.log:
             line: dict[str, Any] = {"epoch": report.epochs, "step": report.steps, **means}
             if report.valid:
                 line["valid"] = report.valid
             self.log.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
             self.log.flush()
+
+    def clear_sums(self) -> None:
+        self.weight = 0.0
+        for function in self.functions:
+            function.sums = [0.0] * function.first
 
     def means(self) -> dict[str, float]:
         """What is watched, as means over the rows of the epoch so far."""

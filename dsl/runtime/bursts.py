@@ -1,0 +1,140 @@
+"""Many training steps in one call of native code.
+
+In: a driver that is ready to train.  Out: `Bursts`, which makes steps on arrays of its own, up to a number or to the first step
+that met a fault or something not finite; that one the driver makes itself, on the reference, to say what it was.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsl.errors import LrError
+from dsl.loops.cost import operations
+from dsl.loops.train import Feeds, GroupGraphs, Mode
+from dsl.ops.leaves import STEP, TRAINING
+from dsl.runtime.rows import Rows
+from dsl.runtime.steps import schedule_values
+from dsl.syntax.binding import leaf_key
+
+if TYPE_CHECKING:
+    from dsl.runtime.train import Driver
+
+SECONDS = 0.05
+"""How long a burst is to take: so often progress is shown and Ctrl-C is heard."""
+FIRST = 20_000_000
+"""Scalar operations of the first burst, whose speed is not known yet."""
+
+
+def feeds_of(driver: Driver) -> tuple[Feeds, list[int]]:
+    """Where the leaves of a step come from, and which of the rows' arrays they take."""
+    rows, leaves = driver.rows, {leaf_key(n): n for f in driver.functions for n in f.compiled.executable.leaves}
+    mode: Mode = "whole" if rows.whole else "one by one" if rows.one_by_one else "slices"
+    used = [i for i, key in enumerate(rows.keys) if key in leaves]
+    schedules = tuple(s.leaf for s, _ in driver.schedules)
+    changing = changing_sizes(rows) if mode == "slices" else ()
+    return Feeds(mode, tuple(leaves[rows.keys[i]] for i in used), schedules, STEP, TRAINING, driver.plan.shuffle_key, changing), used
+
+
+def changing_sizes(rows: Rows) -> tuple[str, ...]:
+    """The sizes that depend on how many rows a batch has."""
+    try:
+        two, three = rows.sizes(2), rows.sizes(3)
+    except LrError:                                  # a length that is fixed: it is checked when the rows are bound
+        two, three = {"rows of a batch": 2}, {"rows of a batch": 3}
+    return tuple(sorted(name for name in two if two[name] != three.get(name)))
+
+
+class Bursts:
+    """The steps of one `train`, made by native code."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        compute, functions = driver.state.compute, driver.functions
+        feeds, self.used = feeds_of(driver)
+        groups = []
+        for f in functions:
+            roots = f.compiled.ready
+            groups.append(GroupGraphs(tuple(roots[:f.first]), f.costs, tuple(roots[f.first:]), tuple(f.target_nodes)))
+        self.made, self.native = compute.training(tuple(groups), feeds)
+        self.watched = [(f, i) for f in functions for i in range(f.first)]
+        self.sums = np.zeros(len(self.watched) + 1)
+        self.last = np.zeros(len(self.watched))
+        self.outcome = np.zeros(2, np.int64)
+        self.order = np.zeros(driver.rows.total if feeds.shuffle is not None else 0, np.int64)
+        estimate = max(1, operations(self.made.program, self.sizes(driver.rows)))
+        self.burst = max(1, min(FIRST // estimate, 1 << 20))
+        self.feeds = feeds
+
+    def sizes(self, rows: Rows) -> dict[str, int]:
+        length = min(rows.size, rows.total)
+        return {**rows.sizes(length), "rows in all": rows.total, "steps of a burst": 0}
+
+    def fill(self) -> None:
+        """The state, the data and whatever else does not change, as the driver has them now."""
+        driver, rows = self.driver, self.driver.rows
+        names = {key: i for i, key in enumerate(driver.targets)}
+        self.places = [names[leaf_key(n)] for n in self.made.state]
+        self.state = [np.array(driver.current[p], dtype=n.dtype, order="C") for p, n in zip(self.places, self.made.state, strict=True)]
+        self.data = [np.ascontiguousarray(rows.arrays[i], dtype=n.dtype) for i, n in zip(self.used, self.feeds.rows, strict=True)]
+        values: dict[Any, Any] = {leaf_key(n): v for f in driver.functions for n, v in zip(f.others.values(), f.rest, strict=True)}
+        known = {**driver.state.values, **values}
+        self.fixed = [np.ascontiguousarray(known[leaf_key(n)]) for n in self.made.fixed_arrays]
+        self.scalars = [known[leaf_key(n)] for n in self.made.fixed_scalars]
+        self.known = self.sizes(rows)
+        short = rows.stop % rows.size or rows.size
+        sizes = (rows.sizes(min(rows.size, rows.total)), rows.sizes(short)) if self.feeds.ragged else ({}, {})
+        self.ragged = [s[name] for name in self.feeds.ragged for s in sizes]
+        for length in {min(rows.size, rows.total), short} if not (rows.whole or rows.one_by_one) else {1}:
+            for f in driver.functions:
+                driver.state.compute.check_sizes(f.compiled, rows.sizes(length))
+        if self.feeds.shuffle is not None and driver.report.steps % rows.steps_an_epoch:
+            self.order[:] = rows.order(driver.report.steps // rows.steps_an_epoch)
+
+    def run(self, first: int, count: int, steps: int) -> tuple[int, bool]:
+        """Up to `count` steps from step `first` of `steps` on: how many were made, and whether the next is bad."""
+        driver, rows = self.driver, self.driver.rows
+        self.take_sums()
+        epoch, place = divmod(first, rows.steps_an_epoch)
+        schedules = [schedule_values(s, first, count, steps, rows.steps_an_epoch).astype(s.leaf.dtype) for s, _ in driver.schedules]
+        arrays = [*self.data, *self.fixed, *schedules, *self.state, *([self.order] if self.feeds.shuffle is not None else []),
+                  self.sums, self.last, self.outcome]
+        scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.state.steps_before, *self.ragged, *self.scalars]
+        self.known["steps of a burst"] = count
+        began = time.perf_counter()
+        self.native(arrays, scalars, self.known)
+        seconds = time.perf_counter() - began
+        made, bad = int(self.outcome[0]), bool(self.outcome[1])
+        if made and not bad:
+            self.pace(made, seconds)
+        self.give_sums()
+        return made, bad
+
+    def pace(self, made: int, seconds: float) -> None:
+        """Bursts of about `SECONDS`; they grow by a factor of eight at the most."""
+        ideal = int(made * SECONDS / max(seconds, 1e-9)) + 1
+        self.burst = max(1, min(ideal, 8 * max(made, self.burst // 8), 1 << 22))
+
+    def results(self) -> Sequence[Any]:
+        """Copies of the variables, in the order of the driver's targets."""
+        copies: list[Any] = [None] * len(self.places)
+        for place, array in zip(self.places, self.state, strict=True):
+            copies[place] = array.copy()[()]
+        return copies
+
+    def take_sums(self) -> None:
+        self.sums[:-1] = [f.sums[i] for f, i in self.watched]
+        self.sums[-1] = self.driver.weight
+        self.last[:] = [f.results[i] if f.results else 0.0 for f, i in self.watched]
+
+    def give_sums(self) -> None:
+        values: Mapping[int, float] = dict(enumerate(self.sums.tolist()))
+        for number, (f, i) in enumerate(self.watched):
+            f.sums[i] = values[number]
+        self.driver.weight = values[len(self.watched)]
+        if self.outcome[0]:
+            last = self.last.tolist()
+            for f in self.driver.functions:
+                f.results = [last[n] for n, (g, _) in enumerate(self.watched) if g is f]
