@@ -11,7 +11,7 @@ from typing import Any
 
 from dsl.ir.node import Node, make
 from dsl.ir.types import ONE, ZERO, Dim, Shape
-from dsl.loops.legalise import NotNative
+from dsl.loops.legalise import NotNative, counts_rows
 from dsl.machine import philox
 from dsl.machine.expr import Expr, apply, const, extent, minimum, select
 from dsl.ops.leaves import is_leaf
@@ -66,6 +66,8 @@ class Elements:
                 return self.concat(node, index, attrs["axis"])
             case "gather":
                 return self.gather(node, index, attrs.get("fill", False))
+            case "spread":
+                return self.spread(node, index, attrs["length"], attrs["fill"])
             case "mark_if":
                 return self(node.args[0], index)
         if node.op.code is None:
@@ -110,7 +112,7 @@ class Elements:
                 held = held & (count * abs(step)).eq(offset)
             inside = held if inside is const(True, "bool") else inside & held
             places.append(select(held, count, NOUGHT))
-        value = self(x, harmless(tuple(places), x.shape))
+        value = self(x, harmless(tuple(places), x.shape, range(lead, len(places))))
         return select(inside & whole(x.shape), value, const(0, value.dtype))
 
     def concat(self, node: Node, index: Index, axis: int) -> Expr:
@@ -123,7 +125,7 @@ class Elements:
             here = list(index)
             inside = (place >= low) & (place < extent(start + length))
             here[axis] = select(inside, place - low, NOUGHT)
-            value = self(x, harmless(tuple(here), x.shape))
+            value = self(x, harmless(tuple(here), x.shape, [axis + node.rank]))
             result = value if result is None else select(inside & whole(x.shape), value, result)
             start = start + length
         assert result is not None
@@ -134,10 +136,15 @@ class Elements:
         rank = max((i.rank for i in indices), default=0)
         lead = node.shape[:rank]
         places: list[Expr] = []
+        doubtful: list[int] = []
         dead: Expr = const(False, "bool")
         for axis, picked in enumerate(indices):
             i = self(picked, narrowed(index[:rank], lead, picked.shape)).to("int64")
             n = extent(x.shape[axis])
+            if counts_rows(picked, x.shape[axis]):
+                places.append(i)
+                continue
+            doubtful.append(axis)
             if fill:
                 skipped = i.eq(FILL)
                 dead = skipped if dead is const(False, "bool") else dead | skipped
@@ -145,8 +152,17 @@ class Elements:
             bad = (i < -n) | (i >= n)
             self.flag(bad & ~dead if fill else bad)
             places.append(select(bad, NOUGHT, select(i < 0, i + n, i)))
-        value = self(x, harmless((*places, *index[rank:]), x.shape))
+        value = self(x, harmless((*places, *index[rank:]), x.shape, doubtful))
         return select(dead, const(0, value.dtype), value) if fill else value
+
+
+    def spread(self, node: Node, index: Index, length: Dim, fill: bool) -> Expr:
+        """x[i] in its column, 0 in the others."""
+        i, n = self(node.args[1], index[:-1]).to("int64"), extent(length)
+        bad = (i < -n) | (i >= n)
+        self.flag(bad & i.ne(FILL) if fill else bad)
+        value = self(node.args[0], index[:-1])
+        return select(select(i < 0, i + n, i).eq(index[-1]), value, const(0, value.dtype))
 
 
 # ---------------------------------------------------------------- where an element comes from
@@ -154,16 +170,21 @@ def whole(shape: Shape) -> Expr:
     """Whether an array of this shape has an element to read."""
     result: Expr = const(True, "bool")
     for n in shape:
-        if n.constant is None or n.constant == 0:
+        if n.known is None or n.known == 0:
             some = extent(n) > 0
             result = some if result is const(True, "bool") else result & some
     return result
 
 
-def harmless(index: Index, shape: Shape) -> Index:
-    """An index into an array that may turn out to have no elements; then it is 0, where a load does no harm."""
-    held = whole(shape)
-    return index if held is const(True, "bool") else tuple(select(held, i, NOUGHT) for i in index)
+def harmless(index: Index, shape: Shape, doubtful: Sequence[int]) -> Index:
+    """An index that is 0 on `doubtful` axes if they have no elements; then it is 0 on the axes after them too, so that it
+    means the very beginning of the array, where a load does no harm."""
+    result = list(index)
+    for axis in range(len(index)):
+        held = whole(tuple(shape[a] for a in doubtful if a < axis))
+        if held is not const(True, "bool"):
+            result[axis] = select(held, index[axis], NOUGHT)
+    return tuple(result)
 
 
 def narrowed(index: Index, shape: Shape, inner: Shape) -> Index:

@@ -33,7 +33,7 @@ all other arithmetic is done as written.
 fault mark, and whoever called it runs the same thing on the reference to learn what and where it was.  The mark is false at
 the start; outside kernels it can be read as the bool `FAULT`.
 
-An array without elements may be read at index 0 on every axis; the value is not used.
+An array without elements may be read at its very beginning (where the row-major place is 0); the value is not used.
 
 **Sizes** are int64 parameters, one a size variable that is met in an extent or a shape; a `Bind` hides one.
 """

@@ -42,6 +42,8 @@ def _running_infer(shapes: Shapes, x: ArrayType, *factor: ArrayType, kind: str, 
 reduce = Op("reduce", ("x",), "sum, prod, max, min, any or all over axes, the unit over nothing; `mean` divides by the count.", _reduce_infer)
 running = Op("running", ("x", "*factor"), "sum or prod so far along an axis; or y_i = x_i + factor_i * y_{i-1}.", _running_infer)
 mark_if = Op("mark_if", ("x", "condition"), "`x`; the program has met a fault if the scalar condition holds.", lambda _, x, condition: x)
+spread = Op("spread", ("x", "column"), "Rows of zeros with x[i] in the column of row i.",
+            lambda shapes, x, column, length, fill: x.with_shape([*x.shape, length]))
 
 KINDS = {"sum": "add", "prod": "mul", "max": "maximum", "min": "minimum", "any": "or", "all": "and"}
 """What a kind of reduction combines with."""
@@ -116,11 +118,12 @@ def _position(kind: str) -> Callable[..., Node]:
         found = eq(x, top)
         if is_float(x.dtype):
             found = or_(found, isnan(x))
-        place = constant(0, "int64")
+        place: Node | None = None
         for a in axes:
             shape = tuple(x.shape[a] if b == a else ONE for b in range(a, 0))
             index = reshape(iota(length=x.shape[a]), shape=shape)
-            place = add(mul(place, make(dim, (), {"dim": x.shape[a]})), index)
+            place = index if place is None else add(mul(place, make(dim, (), {"dim": x.shape[a]})), index)
+        place = constant(0, "int64") if place is None else place
         first = reduced("min", select(found, place, constant(WHOLE, "int64")), axes, keepdims)
         return _nonempty(first, x, live, axes)
     return lowered
@@ -169,9 +172,9 @@ def _logsumexp(x: Node, axes: Axes, keepdims: bool) -> Node:
 
 
 def _softmax(x: Node, axes: Axes) -> Node:
-    top = reduced("max", x, axes, True)
-    e = exp(sub(x, select(eq(top, -math.inf), 0, top)))
-    return div(e, select(eq(top, math.inf), math.inf, reduced("sum", e, axes, True)))    # type: ignore[no-any-return]
+    e = exp(sub(x, _top(x, axes)))
+    at_infinity = select(eq(x, math.inf), math.nan, 0)
+    return select(eq(reduced("max", x, axes, True), math.inf), at_infinity, div(e, reduced("sum", e, axes, True)))
 
 
 def _log_softmax(x: Node, axes: Axes) -> Node:
@@ -205,6 +208,23 @@ def _sum_to(x: Node, shape: Shape) -> Node:
         y = make(reshape, [y], {"shape": tuple(split)})
         y = reduced("sum", y, tuple(s - len(split) for s in summed), False)
     return make(reshape, [y], {"shape": shape}) if y.shape != shape else y
+
+
+# ---------------------------------------------------------------- one element of a row
+def counts_rows(index: Node, length: Dim) -> bool:
+    """Whether an index is 0, 1, 2, … along an axis of that length."""
+    while index.op.name in ("reshape", "expand"):
+        index = index.args[0]
+    return index.op.name == "iota" and index.attr("length") == length
+
+
+def _scatter_add(g: Node, *indices: Node, shape: Shape, fill: bool = False) -> Node:
+    """Where row i takes one number, in the column `indices[1][i]`, that is a comparison for every column."""
+    if len(indices) == 2 and len(shape) == 2 and g.shape == indices[0].shape == indices[1].shape and counts_rows(indices[0], shape[0]) \
+            and g.shape[:1] == shape[:1] and all(n == ONE for n in g.shape[1:]):
+        flat = [make(reshape, [x], {"shape": shape[:1]}) if x.rank > 1 else x for x in (g, indices[1])]
+        return make(spread, flat, {"length": shape[1], "fill": fill})
+    return make(TABLE["scatter_add"], [g, *indices], {"shape": shape, "fill": fill} if fill else {"shape": shape})
 
 
 # ---------------------------------------------------------------- running totals
@@ -242,14 +262,13 @@ def _other_product(x: Node, axes: Axes) -> Node:
 FORMULAS: dict[str, Callable[..., Node]] = {
     "sum": _sum, "mean": _mean, "prod": _prod, "max": _extreme("max"), "min": _extreme("min"), "any": _logic("any"), "all": _logic("all"),
     "argmax": _position("max"), "argmin": _position("min"), "var": _var, "std": _std, "norm": _norm, "logsumexp": _logsumexp,
-    "softmax": _softmax, "log_softmax": _log_softmax, "sum_to": _sum_to, "cumsum": _running("sum"), "cumprod": _running("prod"),
+    "scatter_add": _scatter_add, "softmax": _softmax, "log_softmax": _log_softmax, "sum_to": _sum_to, "cumsum": _running("sum"), "cumprod": _running("prod"),
     "recurrence": _recurrence, "other_product": _other_product, "alias": lambda x, name: x, "stop_grad": lambda x: x,
 }
 """How an op is written in those that have loops."""
 
 CORE = frozenset(("leaf", "const", "dim", "iota", "draw", "reshape", "transpose", "expand", "slice", "unslice", "concat", "gather",
-                  "matmul", "scatter_add", "reduce", "running", "mark_if", "scan", "iterate"))
-LATER = frozenset(("sort", "argsort", "compress"))
+                  "matmul", "scatter_add", "reduce", "running", "mark_if", "spread", "scan", "iterate"))
 
 
 def legalise(roots: Sequence[Node], origins: Origins | None = None) -> list[Node]:
@@ -263,7 +282,8 @@ def legalise(roots: Sequence[Node], origins: Origins | None = None) -> list[Node
             args = tuple(done[a] for a in node.args)
             op = node.op
             if op.name in FORMULAS:
-                result = settle(FORMULAS[op.name](*args, **dict(node.attrs)))
+                result = FORMULAS[op.name](*args, **dict(node.attrs))
+                result = result if result.op is op else settle(result)
             elif op.name in CORE or op.code is not None:
                 result = node if args == node.args else make(op, args, node.attrs)
             elif op.means is not None:

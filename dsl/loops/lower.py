@@ -293,7 +293,7 @@ class Lowering:
             both = []
             for axes, body in ((zero_domain, clear), (domain, adding)):
                 change: dict[Expr, Expr] = {ref(a.name): ref(n) for a, n in zip(axes, names)}
-                both.extend(fuse.nest(axes, names, tuple(renamed(s, change) for s in body)))
+                both.extend(fuse.nest(axes, names[:len(axes)], tuple(renamed(s, change) for s in body)))
             return both
         read = tuple({e.buffer: None for e in walk([value, *places, *flags, dead]) if isinstance(e, Load)})
         self.add(Task(buffer, [], (), const(0, node.dtype), alone=statements, also_reads=read))

@@ -1,8 +1,8 @@
 """Loop programs as Python source, for the interpreter.
 
 In: a verified `Program`.  Out: `Code`: a function for its body and one for each kernel, one line an instruction, over NumPy
-scalars of the exact dtypes.  An instruction that Python has an operator for is written with it, the others call the `numpy`
-column of the instruction table.
+scalars of the exact dtypes.  An instruction that Python has an operator for is written with it, the others call
+`scalar_python.py` or the `numpy` column of the instruction table.
 
     def main(run):                               def kernel(run, scope, first, last):
       n = run.sizes['n']                           b0 = scope.views[B0]
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from dsl.ir.types import Dim, DType, Size, is_float
+from dsl.loops import scalar_python
 from dsl.loops.ir import (
     FAULT,
     Assign,
@@ -59,10 +60,7 @@ OPERATORS = {
     "xor": "{} ^ {}", "not": "~{}", "shl": "{} << {}", "ashr": "{} >> {}", "eq": "{} == {}", "ne": "{} != {}", "lt": "{} < {}",
     "le": "{} <= {}", "gt": "{} > {}", "ge": "{} >= {}",
 }
-
-
-class Unsafe(ArithmeticError):
-    """An instruction was given operands it does not take: a divisor 0, a float that does not fit an integer, …"""
+CALLS = {"select": "choose", "minimum": "low", "maximum": "high"}
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,7 @@ class _Writer:
     count: int = 0
 
     def code(self) -> Code:
-        self.space.update(indices=_indices, i64=np.int64, Scope=self.scope_class, floordiv=_floordiv, wide=_wide, choose=_choose,
-                          safe=_safe, convert=_convert)
+        self.space.update(vars(scalar_python), i64=np.int64, Scope=self.scope_class)
         program = self.program
         self.lines.append("def main(run):")
         sizes = self.prologue(size_names(program), "run.sizes[{!r}]", "s")
@@ -207,8 +204,10 @@ class _Writer:
         if op in OPERATORS:
             return OPERATORS[op].format(*args)
         match op:
-            case "select":
-                return f"choose({', '.join(args)})"
+            case "select" | "minimum" | "maximum":
+                return f"{CALLS[op]}({', '.join(args)})"
+            case "fma":
+                return f"{'fma32' if result == 'float32' else 'fma64'}({', '.join(args)})"
             case "to" if self.checked and is_float(source) and not is_float(result):
                 return f"convert({args[0]}, {self.given('T', NUMPY[result])}, {self.note(s)})"
             case "to":
@@ -345,34 +344,3 @@ def _leaving(body: Block) -> Iterator[Leave]:
         elif not isinstance(s, While):
             for inner in blocks(s):
                 yield from _leaving(inner)
-
-
-# ---------------------------------------------------------------- what generated code calls
-def _indices(first: int, last: int) -> Iterator[np.int64]:
-    return map(np.int64, range(first, last))
-
-
-def _floordiv(a: int, b: int) -> int:
-    return a // b if b else 0
-
-
-def _wide(a: int, b: int) -> int:
-    return b if a == 1 else a
-
-
-def _choose(condition: Any, a: Any, b: Any) -> Any:
-    return a if condition else b
-
-
-def _safe(meaning: Callable[..., Any], op: str, width: int, a: Any, b: Any, note: str) -> Any:
-    """Integer division by anything but 0 and -1; shifts by less than the width."""
-    if (b in (0, -1)) if op in ("idiv", "irem") else not 0 <= b < width:
-        raise Unsafe(f"{op}({a}, {b}) in `{note}`")
-    return meaning(a, b)
-
-
-def _convert(x: Any, dtype: Any, note: str) -> Any:
-    bounds = np.iinfo(dtype)
-    if not bounds.min <= np.trunc(float(x)) <= bounds.max:
-        raise Unsafe(f"{x} does not fit {dtype.__name__} in `{note}`")
-    return x.astype(dtype)

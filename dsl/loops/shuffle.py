@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dsl.ir.types import Dim
 from dsl.loops import ir
+from dsl.loops.fuse import shared
 from dsl.loops.task import Shop
 from dsl.machine.expr import Buffer, Expr, const, load, ref
 from dsl.machine.philox import FEW_ROUNDS, MANY_ROUNDS, round_key, shuffle_geometry, shuffle_is_small, shuffle_turn
@@ -29,13 +30,13 @@ def shuffled_order(order: Buffer, key: int, epoch: Expr, count: Expr, shop: Shop
         body: ir.Block = (
             ir.Local(place, "int64", i), ir.Local(again, "bool", const(True, "bool")),
             ir.While(ref(again, "bool"), (
-                ir.Let(after, shuffle_turn(ref(place), known, words)),
+                *shared([ir.Let(after, shuffle_turn(ref(place), known, words))], shop),
                 ir.Assign(place, ref(after)), ir.Assign(again, ref(after) >= count))),
             ir.Store(order, (i,), ref(place)))
         return (ir.Kernel(shop.name("shuffle"), i.name, count, body, (), Dim.of(12 * rounds)),)
     return [
-        ir.Loop(number.name, const(MANY_ROUNDS + 1, "int64"), (ir.Store(keys, (number, const(0, "int64")), first),
-                                                               ir.Store(keys, (number, const(1, "int64")), second))),
-        *(ir.Let(name, e) for name, e in zip(geometry, made, strict=True)),
+        ir.Loop(number.name, const(MANY_ROUNDS + 1, "int64"), tuple(shared([
+            ir.Store(keys, (number, const(0, "int64")), first), ir.Store(keys, (number, const(1, "int64")), second)], shop))),
+        *shared([ir.Let(name, e) for name, e in zip(geometry, made, strict=True)], shop),
         ir.If(count > 1, (ir.If(shuffle_is_small(count), walk(MANY_ROUNDS), walk(FEW_ROUNDS)),),
               (ir.If(count.eq(1), (ir.Store(order, (const(0, "int64"),), const(0, "int64")),)),))]

@@ -223,8 +223,8 @@ def ref(name: str, dtype: DType = "int64") -> Ref:
 def extent(dim: Dim | int) -> Expr:
     """A size as an int64."""
     dim = Dim.of(dim)
-    if dim.constant is not None:
-        return const(dim.constant, "int64")
+    if dim.known is not None:
+        return const(dim.known, "int64")
     found = _interned.get((Extent, dim))
     if found is None:
         found = _interned[Extent, dim] = Extent(dim)
