@@ -14,7 +14,7 @@ import numpy as np
 
 from dsl.ir.node import TABLE, Node, Op
 from dsl.ir.types import ArrayType, Shapes, TypeFault, is_float, is_int
-from dsl.machine import arithmetic, exponential, formats
+from dsl.machine import arithmetic, errorfunction, exponential, formats, gammafunction, powers, trigonometric
 from dsl.machine import expr as machine
 from dsl.ops.table import Fault, Gate, array, batch_same, constant, elementwise, is_literal, special
 
@@ -141,6 +141,10 @@ def _polygamma_infer(shapes: Shapes, x: ArrayType, order: int) -> ArrayType:
     return x
 
 
+def _power_code(a: machine.Expr, b: machine.Expr) -> machine.Expr:
+    return powers.power(a, b) if is_float(a.dtype) else arithmetic.integer_power(a, b)
+
+
 E = elementwise
 NONE = lambda y, *xs: (None,) * len(xs)      # piecewise constant: the derivative is zero everywhere
 
@@ -159,7 +163,8 @@ floordiv = E("floordiv", "a b", "num", "`a // b`, rounded down; integer division
            code=arithmetic.floor_division, fault=arithmetic.division_fault, ulp=(0, 0))
 mod      = E("mod",      "a b", "num", "`a % b`, with the sign of `b`", numpy=_mod, symbol=("%", 60), partials=lambda y, a, b: (1, -TABLE["floor"](a / b)),
            code=arithmetic.floor_remainder, fault=arithmetic.division_fault, ulp=(0, 0))
-pow      = E("pow",      "a b", "num", "`a ** b`; `x ** 0` is 1 with gradient 0", numpy=_pow, symbol=("**", 80), partials=_pow_partials, domain=(0.2, 3.0))
+pow      = E("pow",      "a b", "num", "`a ** b`; `x ** 0` is 1 with gradient 0", numpy=_pow, symbol=("**", 80), partials=_pow_partials, domain=(0.2, 3.0),
+           code=_power_code, fault=arithmetic.power_fault, ulp=(2, 2))
 
 # ---------------------------------------------------------------- comparison and logic
 eq   = E("eq",  "a b", "compare", "`a == b`", numpy=operator.eq, commutative=True, symbol=("==", 40), partials=NONE,
@@ -197,25 +202,31 @@ log   = E("log",   "x", "float", "Natural logarithm.", numpy=np.log, surface=Tru
            code=exponential.log, ulp=(0.9, 0.9))
 log1p = E("log1p", "x", "float", "`log(1 + x)`, exact near 0.", numpy=np.log1p, surface=True, domain=(-0.9, 5.0), partials=lambda y, x: (_log_partial(x, 1 + x, -1),),
            code=exponential.log1p, ulp=(1.5, 1.5))
-logaddexp = E("logaddexp", "a b", "float", "`log(exp(a) + exp(b))` without overflow.", numpy=np.logaddexp, surface=True, commutative=True, partials=_logaddexp_partials)
+logaddexp = E("logaddexp", "a b", "float", "`log(exp(a) + exp(b))` without overflow.", numpy=np.logaddexp, surface=True, commutative=True, partials=_logaddexp_partials,
+           code=exponential.logaddexp, ulp=(1.8, 1.8))
 xlogy = E("xlogy", "x y", "float", "`x * log(y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlogy"), surface=True, domain=(0.1, 4.0),
-          partials=lambda r, x, y: (log(y), Gate(ne(x, 0), x / y)))
+          partials=lambda r, x, y: (log(y), Gate(ne(x, 0), x / y)),
+           code=exponential.xlogy, ulp=(2.5, 2.5))
 xlog1py = E("xlog1py", "x y", "float", "`x * log(1 + y)`, and 0 where `x` is 0 (unless `y` is nan).", numpy=special("xlog1py"), domain=(0.1, 4.0),
-            partials=lambda r, x, y: (log1p(y), Gate(ne(x, 0), x / (1 + y))))
+            partials=lambda r, x, y: (log1p(y), Gate(ne(x, 0), x / (1 + y))),
+           code=exponential.xlog1py, ulp=(3.5, 3.5))
 xmul = E("xmul", "x y", "float", "`x * y`, and 0 where `x` is 0 (unless `y` is nan).", numpy=lambda x, y: np.where((x == 0) & ~np.isnan(y), x.dtype.type(0), x * y)[()],
-         partials=lambda r, x, y: (y, Gate(ne(x, 0), x)))
+         partials=lambda r, x, y: (y, Gate(ne(x, 0), x)),
+           code=exponential.xmul, ulp=(0.5, 0.5))
 
 # ---------------------------------------------------------------- powers and signs
 sqrt  = E("sqrt",  "x", "float", "Square root.", numpy=np.sqrt, surface=True, domain=(0.1, 5.0), partials=lambda y, x: (0.5 / y,),
            code=formats.square_root, ulp=(0.5, 0.5))
-cbrt  = E("cbrt",  "x", "float", "Cube root, of negative numbers too.", numpy=np.cbrt, surface=True, partials=lambda y, x: (1 / (3 * (y * y)),))
+cbrt  = E("cbrt",  "x", "float", "Cube root, of negative numbers too.", numpy=np.cbrt, surface=True, partials=lambda y, x: (1 / (3 * (y * y)),),
+           code=powers.cbrt, ulp=(0.6, 0.6))
 sqr   = E("sqr",   "x", "same",  "`x * x`.", numpy=np.square, surface=True, partials=lambda y, x: (2 * x,),
            code=lambda x: x * x, ulp=(0.5, 0.5))
 abs   = E("abs",   "x", "same",  "Absolute value; gradient 0 at 0.", numpy=np.abs, surface=True, partials=lambda y, x: (sign(x),),
            code=formats.absolute, ulp=(0, 0))
 sign: Op = E("sign",  "x", "same",  "-1, 0 or 1.", numpy=np.sign, surface=True, partials=NONE,
            code=arithmetic.sign, ulp=(0, 0))
-hypot = E("hypot", "a b", "float", "`sqrt(a*a + b*b)` without overflow; gradient 0 at the origin.", numpy=np.hypot, surface=True, commutative=True, partials=lambda y, a, b: (_hypot_share(a, y), _hypot_share(b, y)))
+hypot = E("hypot", "a b", "float", "`sqrt(a*a + b*b)` without overflow; gradient 0 at the origin.", numpy=np.hypot, surface=True, commutative=True, partials=lambda y, a, b: (_hypot_share(a, y), _hypot_share(b, y)),
+           code=powers.hypot, ulp=(0.6, 1))
 floor = E("floor", "x", "same",  "Rounded down.", numpy=_whole(np.floor), surface=True, partials=NONE,
            code=lambda x: arithmetic.rounding("floor", x), ulp=(0, 0))
 ceil  = E("ceil",  "x", "same",  "Rounded up.",   numpy=_whole(np.ceil),  surface=True, partials=NONE,
@@ -224,28 +235,43 @@ round = E("round", "x", "same",  "Rounded to the nearest integer, halves to even
            code=lambda x: arithmetic.rounding("rint", x), ulp=(0, 0))
 
 # ---------------------------------------------------------------- trigonometric and hyperbolic
-sin   = E("sin",   "x", "float", "Sine of `x` radians.",   numpy=np.sin, surface=True, partials=lambda y, x: (cos(x),))
-cos: Op = E("cos",   "x", "float", "Cosine of `x` radians.", numpy=np.cos, surface=True, partials=lambda y, x: (-sin(x),))
-tan   = E("tan",   "x", "float", "Tangent of `x` radians.", numpy=np.tan, surface=True, domain=(-1.2, 1.2), partials=lambda y, x: (1 + y * y,))
-asin  = E("asin",  "x", "float", "Inverse sine, in radians.",   numpy=np.arcsin, surface=True, domain=(-0.9, 0.9), partials=lambda y, x: (1 / sqrt((1 - x) * (1 + x)),))
-acos  = E("acos",  "x", "float", "Inverse cosine, in radians.", numpy=np.arccos, surface=True, domain=(-0.9, 0.9), partials=lambda y, x: (-1 / sqrt((1 - x) * (1 + x)),))
-atan  = E("atan",  "x", "float", "Inverse tangent, in radians.", numpy=np.arctan, surface=True, partials=lambda y, x: (1 / (1 + x * x),))
-atan2 = E("atan2", "y x", "float", "Angle of the point (x, y), in radians; gradient 0 at the origin.", numpy=np.arctan2, surface=True, partials=_atan2_partials)
-sinh  = E("sinh",  "x", "float", "Hyperbolic sine.",    numpy=np.sinh, surface=True, partials=lambda y, x: (cosh(x),))
-cosh: Op = E("cosh",  "x", "float", "Hyperbolic cosine.",  numpy=np.cosh, surface=True, partials=lambda y, x: (sinh(x),))
+sin   = E("sin",   "x", "float", "Sine of `x` radians.",   numpy=np.sin, surface=True, partials=lambda y, x: (cos(x),),
+           code=trigonometric.sin, ulp=(1.6, 1))
+cos: Op = E("cos",   "x", "float", "Cosine of `x` radians.", numpy=np.cos, surface=True, partials=lambda y, x: (-sin(x),),
+           code=trigonometric.cos, ulp=(1.6, 1))
+tan   = E("tan",   "x", "float", "Tangent of `x` radians.", numpy=np.tan, surface=True, domain=(-1.2, 1.2), partials=lambda y, x: (1 + y * y,),
+           code=trigonometric.tan, ulp=(3, 2.2))
+asin  = E("asin",  "x", "float", "Inverse sine, in radians.",   numpy=np.arcsin, surface=True, domain=(-0.9, 0.9), partials=lambda y, x: (1 / sqrt((1 - x) * (1 + x)),),
+           code=trigonometric.asin, ulp=(1.8, 1.8))
+acos  = E("acos",  "x", "float", "Inverse cosine, in radians.", numpy=np.arccos, surface=True, domain=(-0.9, 0.9), partials=lambda y, x: (-1 / sqrt((1 - x) * (1 + x)),),
+           code=trigonometric.acos, ulp=(1.5, 1.5))
+atan  = E("atan",  "x", "float", "Inverse tangent, in radians.", numpy=np.arctan, surface=True, partials=lambda y, x: (1 / (1 + x * x),),
+           code=trigonometric.atan, ulp=(2.3, 2.3))
+atan2 = E("atan2", "y x", "float", "Angle of the point (x, y), in radians; gradient 0 at the origin.", numpy=np.arctan2, surface=True, partials=_atan2_partials,
+           code=trigonometric.atan2, ulp=(2.3, 2.3))
+sinh  = E("sinh",  "x", "float", "Hyperbolic sine.",    numpy=np.sinh, surface=True, partials=lambda y, x: (cosh(x),),
+           code=exponential.sinh, ulp=(2.5, 2.5))
+cosh: Op = E("cosh",  "x", "float", "Hyperbolic cosine.",  numpy=np.cosh, surface=True, partials=lambda y, x: (sinh(x),),
+           code=exponential.cosh, ulp=(2, 2))
 tanh  = E("tanh",  "x", "float", "Hyperbolic tangent.", numpy=np.tanh, surface=True, partials=lambda y, x: (1 - y * y,),
            code=exponential.tanh, ulp=(2, 2.2))
 
 # ---------------------------------------------------------------- special functions
 sigmoid: Op = E("sigmoid", "x", "float", "`1 / (1 + exp(-x))` without overflow.", numpy=_sigmoid, surface=True, partials=lambda y, x: (y * sigmoid(-x),),
            code=exponential.sigmoid, ulp=(2.3, 2.3))
-erf     = E("erf",     "x", "float", "Error function.", numpy=special("erf"), surface=True, partials=lambda y, x: (TWO_OVER_ROOT_PI * exp(-(x * x)),))
-erfc    = E("erfc",    "x", "float", "`1 - erf(x)`, exact in the tail.", numpy=special("erfc"), surface=True, partials=lambda y, x: (-TWO_OVER_ROOT_PI * exp(-(x * x)),))
-erfcx   = E("erfcx",   "x", "float", "`exp(x*x) * erfc(x)`.", numpy=special("erfcx"), partials=lambda y, x: (2 * x * y - TWO_OVER_ROOT_PI,))
-lgamma  = E("lgamma",  "x", "float", "Logarithm of the absolute value of the gamma function.", numpy=special("gammaln"), surface=True, domain=(0.2, 5.0), partials=lambda y, x: (digamma(x),))
-digamma: Op = E("digamma", "x", "float", "Derivative of `lgamma`.", numpy=special("digamma"), surface=True, domain=(0.2, 5.0), partials=lambda y, x: (polygamma(x, order=1),))
+erf     = E("erf",     "x", "float", "Error function.", numpy=special("erf"), surface=True, partials=lambda y, x: (TWO_OVER_ROOT_PI * exp(-(x * x)),),
+           code=errorfunction.erf, ulp=(1.2, 1))
+erfc    = E("erfc",    "x", "float", "`1 - erf(x)`, exact in the tail.", numpy=special("erfc"), surface=True, partials=lambda y, x: (-TWO_OVER_ROOT_PI * exp(-(x * x)),),
+           code=errorfunction.erfc, ulp=(3.5, 3.5))
+erfcx   = E("erfcx",   "x", "float", "`exp(x*x) * erfc(x)`.", numpy=special("erfcx"), partials=lambda y, x: (2 * x * y - TWO_OVER_ROOT_PI,),
+           code=errorfunction.erfcx, ulp=(4, 6))
+lgamma  = E("lgamma",  "x", "float", "Logarithm of the absolute value of the gamma function.", numpy=special("gammaln"), surface=True, domain=(0.2, 5.0), partials=lambda y, x: (digamma(x),),
+           code=gammafunction.lgamma, ulp=(0.6, 5))
+digamma: Op = E("digamma", "x", "float", "Derivative of `lgamma`.", numpy=special("digamma"), surface=True, domain=(0.2, 5.0), partials=lambda y, x: (polygamma(x, order=1),),
+           code=gammafunction.digamma, ulp=(0.6, 10))
 polygamma: Op = array("polygamma", "x", "The `order`-th derivative of `digamma`.", infer=_polygamma_infer, elementwise=True, batch=batch_same, domain=(0.2, 5.0),
-                  numpy=lambda x, order: special("polygamma")(order, x).astype(x.dtype)[()], partials=lambda y, x, order: (polygamma(x, order=order + 1),))
+                  numpy=lambda x, order: special("polygamma")(order, x).astype(x.dtype)[()], partials=lambda y, x, order: (polygamma(x, order=order + 1),),
+           code=gammafunction.polygamma, ulp=(0.6, 10))
 
 # ---------------------------------------------------------------- extremes
 maximum = E("maximum", "a b", "num", "The larger, nan if either is; a tie shares the gradient, a tie with a literal gives 0.", numpy=numpy_maximum, surface=True, commutative=True, partials=lambda y, a, b: _one_sided(y, a, b, gt),
