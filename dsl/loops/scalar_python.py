@@ -110,6 +110,6 @@ def safe(meaning: Callable[..., Any], op: str, width: int, a: Any, b: Any, note:
 def convert(x: Any, dtype: Any, note: str) -> Any:
     """A float to an integer, cut off, that fits."""
     bounds = np.iinfo(dtype)
-    if not bounds.min <= np.trunc(float(x)) <= bounds.max:
+    if not bounds.min <= float(np.trunc(x)) <= bounds.max:
         raise Unsafe(f"{x} does not fit {dtype.__name__} in `{note}`")
     return x.astype(dtype)
