@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 
-from dsl.backends.llvm.engine import Optimised, llvm_version, processor
+from dsl.backends.llvm.engine import llvm_version, object_code, processor
 from dsl.syntax.table import cache_directory
 
 MAGIC = b"lr object 1\n"
@@ -28,7 +28,7 @@ def compiled(decisive: str, module: Callable[[], str], keep: bool = True) -> tup
     path = os.path.join(directory(), _name(decisive)) if keep else ""
     if keep and (found := read(path)) is not None:
         return found, False
-    code = Optimised(module()).object_code()
+    code = object_code(module())
     if keep:
         write(path, code)
     return code, True

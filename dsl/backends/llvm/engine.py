@@ -5,20 +5,19 @@ functions in an engine that is freed with it.  No flag lets LLVM change the arit
 """
 from __future__ import annotations
 
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
-
-_lock = threading.RLock()               # LLVM's global state is initialised and its modules are made by one thread at a time
+from weakref import finalize
 
 
 @cache
 def binding() -> Any:
     """llvmlite's binding, its native target ready."""
     import llvmlite.binding as llvm
-    with _lock:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     return llvm
 
 
@@ -46,42 +45,60 @@ def target_machine() -> Any:
     return llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features, opt=3, jit=True)
 
 
-class Optimised:
-    """A module after the passes; its context goes with it."""
-
-    def __init__(self, text: str) -> None:
-        llvm = binding()
-        with _lock:
-            self.context = llvm.create_context()
-            self.machine = target_machine()
-            self.module = llvm.parse_assembly(text, self.context)
-            self.module.triple = llvm.get_process_triple()
-            self.module.data_layout = str(self.machine.target_data)
+@contextmanager
+def _optimised(text: str) -> Iterator[tuple[Any, Any]]:
+    """The module after the passes, and its machine.  It has a context of its own: what LLVM keeps of types and names goes too."""
+    llvm = binding()
+    machine, context = target_machine(), llvm.create_context()
+    try:
+        module = llvm.parse_assembly(text, context)
+        try:
+            module.triple = llvm.get_process_triple()
+            module.data_layout = str(machine.target_data)
             tuning = llvm.create_pipeline_tuning_options(speed_level=3)
             tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_interleaving = tuning.loop_unrolling = True
-            builder = llvm.create_pass_builder(self.machine, tuning)
-            builder.getModulePassManager().run(self.module, builder)
+            builder = llvm.create_pass_builder(machine, tuning)
+            builder.getModulePassManager().run(module, builder)
+            yield module, machine
+        finally:
+            module.close()
+    finally:
+        context.close()
 
-    def __str__(self) -> str:
-        return str(self.module)
 
-    def assembly(self) -> str:
-        return str(self.machine.emit_assembly(self.module))
+def optimised_ir(text: str) -> str:
+    with _optimised(text) as (module, _):
+        return str(module)
 
-    def object_code(self) -> bytes:
-        return bytes(self.machine.emit_object(self.module))
+
+def assembly(text: str) -> str:
+    with _optimised(text) as (module, machine):
+        return str(machine.emit_assembly(module))
+
+
+def object_code(text: str) -> bytes:
+    with _optimised(text) as (module, machine):
+        return bytes(machine.emit_object(module))
+
+
+def _free(engine: Any, context: Any) -> None:
+    engine.close()
+    context.close()
 
 
 class Loaded:
-    """Object code in memory, ready to run until `close`."""
+    """Object code in memory, ready to run while this lives."""
 
-    def __init__(self, object_code: bytes) -> None:
+    def __init__(self, code: bytes) -> None:
         llvm = binding()
-        with _lock:
-            self._context = llvm.create_context()
-            self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly("", self._context), target_machine())
-            self._engine.add_object_file(llvm.ObjectFileRef.from_data(object_code))
-            self._engine.finalize_object()
+        self._code = code                                       # LLVM does not say how long it looks at it
+        self._context = llvm.create_context()
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly("", self._context), target_machine())
+        # The engine goes before its context, also where a cycle of references dies at once.
+        self._freed = finalize(self, _free, self._engine, self._context)
+        self._freed.atexit = False
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
 
     def address(self, symbol: str) -> int:
         return int(self._engine.get_function_address(symbol))
@@ -89,11 +106,7 @@ class Loaded:
     def keep(self, *symbols: str) -> list[int]:
         """Their addresses, for good: the code is never freed, not even when the interpreter ends, as threads may sleep in it."""
         found = [self.address(s) for s in symbols]
+        self._freed.detach()
         self._engine.detach()
         self._context.detach()
         return found
-
-    def close(self) -> None:
-        with _lock:
-            self._engine.close()
-            self._context.close()

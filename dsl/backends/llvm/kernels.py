@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dsl.backends.llvm.function import BYTES, STORED, TYPES, Function, Held, Parameter, structure
 from dsl.backends.llvm.runs import Made, record, runs
 from dsl.ir.types import product
-from dsl.loops.ir import Block, Combine, Flag, Kernel, Store, Swap, Window, buffers_of, statements
-from dsl.loops.ir import Product as MatrixProduct
+from dsl.loops.ir import Block, Combine, Flag, Kernel, Store, Window, buffers_of, statements
 from dsl.machine.expr import Buffer, Const, Expr, Extent, Load
 
 RUN_WORK = 32_768                       # the least scalar operations that are worth a run of their own
@@ -103,10 +102,8 @@ def written(k: Kernel) -> set[Buffer]:
     found: set[Buffer] = {t.buffer for t in k.totals}
     for s in statements(k.body):
         match s:
-            case Store(buffer=b) | Combine(target=Load(buffer=b)) | MatrixProduct(out=b):
+            case Store(buffer=b) | Combine(target=Load(buffer=b)):
                 found.add(b)
-            case Swap(a=a, b=b):
-                found.update((a, b))
             case _:
                 pass
     for s in reversed([s for s in statements(k.body) if isinstance(s, Window)]):
@@ -150,9 +147,6 @@ def place_private(f: Function, k: Kernel) -> str | None:
             pointer = f.emit_entry(f"getelementptr i8, ptr {region}, i64 {offset}", b.name)
             offset = f.emit_entry(f"add i64 {offset}, {padded(f, b)}")
         f.entry_places[b] = Held("memory", pointer)
-        if b in f.module.swapped:
-            f.entry_places[b] = Held("moving", f.slot("ptr", b.name))
-            f.entry.append(f"  store ptr {pointer}, ptr {f.entry_places[b].operand}")
     return region
 
 

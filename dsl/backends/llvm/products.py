@@ -2,7 +2,7 @@
 
 In: a `Product`.  Out: the call of one of four functions an element type, written when first needed:
 
-    product(frame, out, a, b, m, n, k, shared)   decides by the shape alone: plain loops, one library call, or tiles of `out`
+    product(frame, out, a, b, m, n, k)           decides by the shape alone: plain loops, one library call, or tiles of `out`
     tile(environment, run, worker)               rows or columns of `out`, by the library
     loops(out, a, b, m, n, k)                    plain loops: small products, integers, and what a 32-bit length cannot say
 
@@ -29,8 +29,7 @@ def product(f: Function, p: Product) -> None:
         f.module.functions += write(f.module, name, dtype, p.a_transposed, p.b_transposed)
     (m, n), k = (f.dim(d) for d in p.out.shape), f.dim(p.a.shape[0 if p.a_transposed else 1])
     arrays = ", ".join(f"ptr {f.pointer(b)}" for b in (p.out, p.a, p.b))
-    shared = "true" if f.outer is None else "false"
-    f.do(f"call void @{name}(ptr {f.frame()}, {arrays}, i64 {m}, i64 {n}, i64 {k}, i1 {shared})")
+    f.do(f"call void @{name}(ptr {f.frame()}, {arrays}, i64 {m}, i64 {n}, i64 {k})")
 
 
 def write(module: Module, name: str, dtype: DType, a_transposed: bool, b_transposed: bool) -> list[str]:
@@ -41,7 +40,7 @@ def write(module: Module, name: str, dtype: DType, a_transposed: bool, b_transpo
     f = Function(module)
     f.do(f"call void @{name}.loops({_ARRAYS})")
     f.do("ret void")
-    return [*made, f.text(f"define internal void @{name}(ptr %frame, {_ARRAYS}, i1 %shared) #0")]
+    return [*made, f.text(f"define internal void @{name}(ptr %frame, {_ARRAYS}) #0")]
 
 
 _ARRAYS = "ptr %out, ptr %a, ptr %b, i64 %m, i64 %n, i64 %k"
@@ -93,7 +92,7 @@ def _decide(module: Module, name: str) -> str:
     work = f.emit(f"fmul double {area}, {lengths[2]}")
     longest = f.emit("call i64 @llvm.smax.i64(i64 %m, i64 %n)")
     longest = f.emit(f"call i64 @llvm.smax.i64(i64 {longest}, i64 %k)")
-    plain, library, tiled, single, after = (f.label(x) for x in ("plain", "library", "tiled", "single", "after"))
+    plain, library, after = (f.label(x) for x in ("plain", "library", "after"))
     small = f.emit(f"fcmp ole double {work}, {SMALL}.0")
     f.branch(f.emit(f"or i1 {small}, {f.emit(f'icmp sgt i64 {longest}, 2147483647')}"), plain, library)
     f.begin(plain)
@@ -115,25 +114,19 @@ def _decide(module: Module, name: str) -> str:
     last = f.emit(f"add i64 {edge}, {length}")
     count = f.emit(f"sdiv i64 {f.emit(f'sub i64 {last}, 1')}, {length}")
     for position, kept in enumerate([*_KEPT, f"i64 {length}"]):
-        f.do(f"store {kept}, ptr {f.emit(f'getelementptr inbounds i64, ptr {environment}, i64 {position}')}")
-    f.branch("%shared", tiled, single)
-    f.begin(tiled)
+        f.do(f"store {kept}, ptr {f.word(environment, position)}")
     f.do(f"call void @lr.parallel(ptr %frame, ptr @{name}.tile, ptr {environment}, i64 {count})")
-    f.jump(after)
-    f.begin(single)                                             # in a kernel: the same tiles, by this thread
-    with f.counting("0", count) as run:
-        f.do(f"call void @{name}.tile(ptr {environment}, i64 {run}, i64 0)")
     f.jump(after)
     f.begin(after)
     f.do("ret void")
-    return f.text(f"define internal void @{name}(ptr %frame, {_ARRAYS}, i1 %shared) noinline optsize #0")
+    return f.text(f"define internal void @{name}(ptr %frame, {_ARRAYS}) noinline optsize #0")
 
 
 def _tile(module: Module, name: str, dtype: DType, a_transposed: bool, b_transposed: bool) -> str:
     f = Function(module)
     kinds = [*(kept.split()[0] for kept in _KEPT), "i64"]
     out, a, b, m, n, k, frame, length = (
-        f.emit(f"load {type_}, ptr {f.emit(f'getelementptr inbounds i64, ptr %environment, i64 {i}')}") for i, type_ in enumerate(kinds))
+        f.emit(f"load {type_}, ptr {f.word('%environment', i)}") for i, type_ in enumerate(kinds))
     tall = f.emit(f"icmp sge i64 {m}, {n}")
     edge = f.emit(f"select i1 {tall}, i64 {m}, i64 {n}")
     start = f.emit(f"mul i64 %run, {length}")
@@ -164,7 +157,7 @@ def _tile(module: Module, name: str, dtype: DType, a_transposed: bool, b_transpo
     def letter(transposed: bool) -> str:
         return boxed("i8", str(ord("T" if transposed else "N")))
 
-    routine = f.emit(f"load ptr, ptr {f.emit(f'getelementptr inbounds i64, ptr {frame}, i64 {LIBRARY[dtype]}')}")
+    routine = f.emit(f"load ptr, ptr {f.word(frame, LIBRARY[dtype])}")
     type_ = TYPES[dtype]
     arguments = [letter(b_transposed), letter(a_transposed), int32(columns), int32(rows), int32(k), boxed(type_, "1.0"),
                  f"ptr {b}", int32(k if b_transposed else n), f"ptr {a}", int32(m if a_transposed else k), boxed(type_, "0.0"),

@@ -7,7 +7,9 @@ interpreter lock and end with the process.  Whoever asks for runs to be done tak
 one from a counter.  A job is over when its caller has found no run left and every thread that had joined is out again, so
 it never waits for a thread that sleeps.  If the pool is busy, the caller does all runs alone.
 
-An idle thread watches for a new job for some fifty microseconds, then sleeps on a condition.  A forked child has a new pool.
+An idle thread watches for a new job for some fifty microseconds, then sleeps on a condition.  To wake threads costs the caller
+more than a small job does, so jobs without help are added up, and who reaches `WAKE` runs wakes them.  A forked child has a
+new pool.
 
     state   ::=  OPEN while threads may join + the number of those that are in
 """
@@ -25,6 +27,7 @@ from dsl.backends.llvm.cache import compiled
 from dsl.backends.llvm.engine import Loaded
 
 SPINS = 1_000
+WAKE = 64
 MOST = 256
 BYTES = 1024
 _PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "AMD64": "call void @llvm.x86.sse2.pause()",
@@ -33,9 +36,9 @@ _PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "AMD64": "call void @llv
 
 def pool_text() -> str:
     """Fields of a pool: busy 0, generation 64, state 128, next run 192, task 256, environment 264, runs 272, limit 280,
-    sleeping 320, mutex 384, condition 512."""
+    sleeping 320, missed (runs done while threads slept) 328, mutex 384, condition 512."""
     fields = {"busy": 0, "generation": 64, "state": 128, "next": 192, "task": 256, "environment": 264, "runs": 272, "limit": 280,
-              "sleeping": 320, "mutex": 384, "condition": 512}
+              "sleeping": 320, "missed": 328, "mutex": 384, "condition": 512}
     places = "\n".join(f"  %at.{name} = getelementptr inbounds i8, ptr %pool, i64 {offset}" for name, offset in fields.items())
     pause = _PAUSE.get(platform.machine(), "")
     return f"""
@@ -83,11 +86,18 @@ open:
   %old = atomicrmw add ptr %at.generation, i64 1 seq_cst
   %sleepers = load atomic i64, ptr %at.sleeping seq_cst, align 8
   %asleep = icmp sgt i64 %sleepers, 0
-  br i1 %asleep, label %wake, label %share
+  br i1 %asleep, label %count, label %share
+count:
+  %missed = load i64, ptr %at.missed
+  %missed.1 = add i64 %missed, %runs
+  store i64 %missed.1, ptr %at.missed
+  %worth = icmp sge i64 %missed.1, {WAKE}
+  br i1 %worth, label %wake, label %share
 wake:
+  store i64 0, ptr %at.missed
   call i32 @pthread_mutex_lock(ptr %at.mutex)
-  call i32 @pthread_cond_broadcast(ptr %at.condition)
   call i32 @pthread_mutex_unlock(ptr %at.mutex)
+  call i32 @pthread_cond_broadcast(ptr %at.condition)
   br label %share
 share:
   call void @work(ptr %pool, i64 0)
