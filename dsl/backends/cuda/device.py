@@ -34,7 +34,8 @@ class CupyLauncher:
         return {f.name: module.get_function(f.name) for f in functions}
 
     def allocate(self, dtype: DType, count: int) -> Any:
-        return self.cupy.empty(count, dtype=dtype)
+        """One element more: an array without elements may be read at index 0."""
+        return self.cupy.empty(count + 1, dtype=dtype)
 
     def upload(self, place: Place, values: Array) -> None:
         self.array(place).set(np.ascontiguousarray(values, dtype=place.dtype).reshape(place.shape))
@@ -44,7 +45,7 @@ class CupyLauncher:
         return values
 
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument]) -> None:
-        function((grid,), (block,), tuple(self.array(a) if isinstance(a, Place) else a for a in arguments))
+        function((grid,), (block,), tuple(a.of[a.offset:] if isinstance(a, Place) else a for a in arguments))
 
     def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None:
         left, right = self.array(a), self.array(b)

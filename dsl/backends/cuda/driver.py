@@ -29,15 +29,17 @@ PRIVATE_BYTES = 1 << 28
 
 
 class CudaProgram:
-    """A program compiled for a launcher's device; without one, for the current CUDA device through CuPy."""
+    """A program compiled for a launcher's device; without one, for the current CUDA device through CuPy.
 
-    def __init__(self, program: Program, launcher: Launcher | None = None) -> None:
+    The functions are named `prefix` and the kernels' names."""
+
+    def __init__(self, program: Program, launcher: Launcher | None = None, prefix: str = "") -> None:
         if launcher is None:
             from dsl.backends.cuda.device import CupyLauncher
             launcher = CupyLauncher()
         self.program, self.launcher = program, launcher
         self.variables = host_variables(program)
-        printed = print_kernels(program, self.variables)
+        printed = print_kernels(program, self.variables, prefix)
         self.source = source_text(printed)
         self.functions = launcher.load(self.source, [f for p in printed for f in p.functions])
         self.kernels = {p.kernel: p for p in printed}
@@ -51,7 +53,7 @@ class CudaProgram:
         for b, array in zip(self.program.passed, arrays):
             if b.role != "input":
                 array[...] = self.launcher.download(run.place(run.views[b]))
-        return run.flagged or run.fault_met()
+        return run.flagged
 
 
 class Memory:
@@ -82,6 +84,7 @@ class _Run(Interpreter):
         self.owner, self.launcher = owner, owner.launcher
         self.partials: dict[tuple[Any, ...], Memory] = {}
         self.fault: Memory | None = None
+        self.met = False
         super().__init__(owner.program, arrays, scalars, sizes)
 
     # ------------------------------------------------------------ memory
@@ -123,8 +126,14 @@ class _Run(Interpreter):
             self.fault[0] = False
         return Place(self.fault.held, 0, (1,), "bool")
 
-    def fault_met(self) -> bool:
-        return self.fault is not None and bool(self.fault[0])
+    @property
+    def flagged(self) -> bool:
+        """Whether the host or a kernel has met a fault so far."""
+        return self.met or (self.fault is not None and bool(self.fault[0]))
+
+    @flagged.setter
+    def flagged(self, met: bool) -> None:
+        self.met = met
 
     # ------------------------------------------------------------ launches
     def run_kernel(self, kernel: Kernel, scope: Scope) -> None:
@@ -137,7 +146,7 @@ class _Run(Interpreter):
         if blocks > 0:
             self.launch(printed.main, blocks, given)
         if printed.finish is not None and totals:
-            self.launch(printed.finish, max(1, min(max(totals.values()), self.launcher.most_blocks)), given)
+            self.launch(printed.finish, max(1, min(max(len(totals), *totals.values()), self.launcher.most_blocks)), given)
 
     def _most_blocks(self, printed: Printed, scope: Scope) -> int:
         private = [p.what for p in printed.main.parameters if p.role == "private" and isinstance(p.what, Buffer)]

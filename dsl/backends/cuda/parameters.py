@@ -64,7 +64,7 @@ def roots(program: Program) -> dict[Buffer, Buffer]:
 
 def host_variables(program: Program) -> frozenset[Buffer]:
     """Scratch of rank 0 that no kernel and no product writes: it is a variable of the host."""
-    device: set[Buffer] = set()
+    device: set[Buffer] = set(program.passed)
     swaps: list[tuple[Buffer, Buffer]] = []
     of = roots(program)
     for s in statements(program.body):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from dsl.backends.cuda.runs import LANES
-from dsl.backends.cuda.spelling import C_TYPES
+from dsl.backends.cuda.spelling import C_TYPES, Text
 from dsl.ir.types import DType
 
 UNSIGNED = {"int": "unsigned int", "long long": "unsigned long long"}
@@ -61,7 +61,7 @@ def block_helper(op: str, dtype: DType) -> str:
     return f"lr_block_{op}_{dtype}"
 
 
-def block_function(op: str, dtype: DType, combine: Callable[[str, str], str]) -> str:
+def block_function(op: str, dtype: DType, combine: Callable[[str, Text], str]) -> str:
     """Lanes of a warp are halved by shuffles, then lane 0 of the block takes the warps in order."""
     c_type, warps = C_TYPES[dtype], LANES // 32
     return f"""// `{op}` over the lanes of a block, always in the same order; lane 0 has the result.
@@ -69,13 +69,13 @@ __device__ inline {c_type} {block_helper(op, dtype)}({c_type} value) {{
     __shared__ {c_type} of_warp[{warps}];
     for (int step = 16; step > 0; step /= 2) {{
         const {c_type} other = __shfl_down_sync(0xffffffffu, value, step);
-        value = {combine("value", "other")};
+        {combine("value", Text("other"))}
     }}
     __syncthreads();
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
     __syncthreads();
     if (threadIdx.x == 0) {{
-        for (int warp = 1; warp < {warps}; ++warp) value = {combine("value", "of_warp[warp]")};
+        for (int warp = 1; warp < {warps}; ++warp) {combine("value", Text("of_warp[warp]"))}
     }}
     return value;
 }}"""

@@ -1,7 +1,8 @@
 // CUDA C on the CPU, for the sources that dsl/backends/cuda prints: every thread of a block is a fiber.
 //
 // Blocks run one after another in random order.  Threads run, in random order, until they wait: at __syncthreads for the
-// whole block, at a shuffle or __syncwarp for the lanes of their mask.  What real hardware may let pass or hang on is an
+// whole block, at a shuffle or __syncwarp for the lanes of their mask.  From one barrier to the next either all warps go on
+// together, or each runs as far as it can before the next one begins.  What real hardware may let pass or hang on is an
 // error here: a barrier that only a part of the block reaches (threads that have ended count as missing), lanes of a mask
 // that wait at different places, a lane that is not in the mask it gives.  Shared memory is filled with 0xff (nan, -1) before
 // each block, and a shuffle from a lane that does not exist gives such bytes too.
@@ -14,7 +15,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#define __global__
+#define __global__ static
 #define __device__ static __attribute__((unused))
 #define __launch_bounds__(threads)
 #define __shared__ static __attribute__((section("lr_shared")))
@@ -131,18 +132,26 @@ static bool run_block() {
         threads[t].shuffles = 0;
         makecontext(&threads[t].context, thread_main, 0);
     }
+    shuffle(order, count);
+    bool together = random_bits() % 2;
     for (;;) {
-        shuffle(order, count);
+        if (together) shuffle(order, count);                     // otherwise the order of the warps stays as it is
+        unsigned warp = count, skipped = 0;                      // the warp that runs alone, once one has been found
         for (unsigned k = 0; k < count; ++k) {
             current = order[k];
             if (threads[current].state != READY) continue;
+            if (!together && warp == count) warp = current / 32;
+            if (!together && warp != current / 32) {
+                ++skipped;
+                continue;
+            }
             threadIdx = {current, 0, 0};
             swapcontext(&scheduler, &threads[current].context);
             if (failed) return false;
         }
         bool released = false;
         if (!release_warps(&released)) return false;
-        if (released) continue;
+        if (released || skipped) continue;
         unsigned at_barrier = 0, done = 0, first = 0;
         bool one_site = true;
         for (unsigned t = 0; t < count; ++t) {
@@ -158,6 +167,8 @@ static bool run_block() {
             return false;
         }
         for (unsigned t = 0; t < count; ++t) threads[t].state = READY;
+        together = random_bits() % 2;
+        shuffle(order, count);
     }
 }
 

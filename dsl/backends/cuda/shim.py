@@ -3,7 +3,8 @@
 In: a source and its functions.  Out: the functions in a shared library that g++ makes of the source and `shim.h`, and
 `ShimLauncher`, which runs them on NumPy arrays.
 
-Memory is allocated with a margin of known bytes on both sides, filled with 0xff; a launch that changes a margin fails.
+Memory is full of 0xff (nan, -1) at first and has a margin on both sides, of an own number each time: a signalling nan, so that
+what is read from it shows in a result.  A launch that changes a margin fails.
 Libraries are kept in a folder of the temporary directory that belongs to the user, under the hash of everything that made
 them, so that what has been compiled once loads in a millisecond.
 """
@@ -33,7 +34,8 @@ FLAGS = ("-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fvi
 C_SCALARS: dict[str, Any] = {"bool": ctypes.c_bool, "int32": ctypes.c_int32, "int64": ctypes.c_int64, "float32": ctypes.c_float,
                              "float64": ctypes.c_double}
 MARGIN = 64
-MARGIN_BYTE = 0xA5
+SIGNALLING = {"float32": (np.uint32, 0xFFBF_FFFF, 0x7F80_0000), "float64": (np.uint64, 0xFFF7_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000)}
+"""The bits a number may have, and must have, to be a nan that no arithmetic makes."""
 
 
 class NoCompiler(Exception):
@@ -52,7 +54,8 @@ def shim_source(source: str, functions: Sequence[Function]) -> str:
         entries.append(f'extern "C" __attribute__((visibility("default"))) int run_{f.name}'
                        f"(void** a, unsigned grid, unsigned block, uint64_t seed, char* text) {{\n"
                        f"    return lr_shim::launch(grid, block, seed, text, [=] {{ {f.name}({arguments}); }});\n}}\n")
-    return f'#include "shim.h"\n\n{source}\n{"".join(entries)}'
+    inside = source.replace('extern "C" __global__', "__global__")          # the C library has functions of its own
+    return f'#include "shim.h"\n\nnamespace program {{\n{inside}\n{"".join(entries)}}}\n'
 
 
 def _type(declaration: str) -> str:
@@ -94,10 +97,22 @@ def _folder() -> Path:
 
 @entity
 class ShimMemory:
-    """`bytes` with a margin before and behind; `elements` are what is between."""
+    """`elements` with a margin of equal numbers before and behind, in `whole`."""
 
-    bytes: Array
+    whole: Array
     elements: Array
+    margin: bytes
+
+    def intact(self) -> bool:
+        return self.whole[:MARGIN].tobytes() == self.margin == self.whole[-MARGIN:].tobytes()
+
+
+def margin(dtype: DType, number: int) -> bytes:
+    random = np.random.default_rng(number).integers(0, 256, size=MARGIN, dtype=np.uint8)
+    if dtype in SIGNALLING:
+        unsigned, may, must = SIGNALLING[dtype]
+        random = random.view(unsigned) & unsigned(may) | unsigned(must | 1)
+    return random.tobytes()
 
 
 class ShimLauncher:
@@ -105,7 +120,7 @@ class ShimLauncher:
 
     def __init__(self, seed: int = 0, most_blocks: int = 64) -> None:
         self.seed, self.most_blocks = seed, most_blocks
-        self.launches = 0
+        self.launches = self.allocations = 0
 
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
         if not functions:
@@ -115,9 +130,10 @@ class ShimLauncher:
 
     def allocate(self, dtype: DType, count: int) -> ShimMemory:
         size = count * np.dtype(dtype).itemsize
-        raw = np.full(size + 2 * MARGIN, MARGIN_BYTE, np.uint8)
-        raw[MARGIN:MARGIN + size] = 0xFF
-        return ShimMemory(raw, raw[MARGIN:MARGIN + size].view(dtype))
+        self.allocations += 1
+        whole, around = np.full(size + 2 * MARGIN, 0xFF, np.uint8), margin(dtype, self.allocations)
+        whole[:MARGIN] = whole[-MARGIN:] = np.frombuffer(around, np.uint8)
+        return ShimMemory(whole, whole[MARGIN:MARGIN + size].view(dtype), around)
 
     def upload(self, place: Place, values: Array) -> None:
         self.array(place)[...] = values
@@ -135,7 +151,7 @@ class ShimLauncher:
         if function(pointers, ctypes.c_uint(grid), ctypes.c_uint(block), ctypes.c_uint64(seed), message):
             raise ShimError(message.value.decode())
         for a in arguments:
-            if isinstance(a, Place) and not ((a.of.bytes[:MARGIN] == MARGIN_BYTE).all() and (a.of.bytes[-MARGIN:] == MARGIN_BYTE).all()):
+            if isinstance(a, Place) and not a.of.intact():
                 raise ShimError(f"argument {arguments.index(a)} was written outside its array")
 
     def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None:

@@ -18,12 +18,10 @@ from dsl.backends.cuda.parameters import Parameter, Role, roots
 from dsl.backends.cuda.prelude import block_function, block_helper, prelude
 from dsl.backends.cuda.runs import LANES, Form
 from dsl.backends.cuda.spelling import C_TYPES, SUM, Text, fresh, literal
-from dsl.backends.cuda.statements import WIDTH, Statements
-from dsl.ir.types import DType
+from dsl.backends.cuda.statements import WIDTH, Statements, combination
 from dsl.ir.types import product as elements
 from dsl.loops.ir import Kernel, Program, Total, statements
 from dsl.machine.expr import BITS, Buffer, Const, Expr, Extent, Ref
-from dsl.machine.instructions import TABLE, kind
 from dsl.record import entity, record
 
 IN_REGISTERS = 64                # elements of a private buffer that are kept as an array of the thread
@@ -80,12 +78,6 @@ def form_of(kernel: Kernel) -> Form:
 def in_registers(private: Buffer) -> bool:
     count = elements(private.shape).constant
     return count is not None and count <= IN_REGISTERS
-
-
-def combined(op: str, dtype: DType, a: str, b: str) -> str:
-    """`op` of two names."""
-    spelling = TABLE[op].cuda[kind(dtype)]
-    return spelling.format(a, b)
 
 
 class _Kernel(Statements):
@@ -244,7 +236,7 @@ class _Kernel(Statements):
         self.close()
 
     def finish(self) -> Function:
-        """Every total from its runs: a block an element, its lanes taking the runs in turn."""
+        """Every total from its runs: a block an element, its lanes taking the runs in turn, scalars by different blocks."""
         self.lines, self.depth, self.scopes, self.parameters = [], 1, [], []
         self.push()
         self.scopes[-1].taken.update(("total", "element", "run", "runs"))
@@ -257,15 +249,15 @@ class _Kernel(Statements):
         self.scopes[-1].taken.discard("runs")
         sizes: dict[str, None] = {s.name: None for t in totals for d in t.buffer.shape for s in d.sizes() if s.value is None}
         self.lengths(None, list(sizes))
-        for t, (runs, out), unit in zip(totals, names, units):
+        for number, (t, (runs, out), unit) in enumerate(zip(totals, names, units)):
             c_type, rank = C_TYPES[t.buffer.dtype], t.buffer.rank
             count = self.dim(elements(t.buffer.shape)).at(SUM)
-            self.line("if (blockIdx.x == 0) {" if rank == 0 else
+            self.line(f"if (blockIdx.x == {f'{number} % gridDim.x' if number else 0}) {{" if rank == 0 else
                       f"for (long long element = blockIdx.x; element < {count}; element += gridDim.x) {{")
             self.depth += 1
             self.line(f"{c_type} total = {unit};")
             value = Text(f"{runs}[run]" if rank == 0 else f"{runs}[element * runs + run]")
-            adding = self.combination("total", t.op, t.buffer.dtype, value)
+            adding = combination("total", t.op, t.buffer.dtype, value)
             self.line(f"for (long long run = threadIdx.x; run < runs; run += {LANES}) {adding}")
             self.line(f"total = {self.over_block(t)}(total);")
             self.line(f"if (threadIdx.x == 0) {out}[{'0' if rank == 0 else 'element'}] = total;")
@@ -277,7 +269,7 @@ class _Kernel(Statements):
     def over_block(self, t: Total) -> str:
         dtype = t.buffer.dtype
         name = block_helper(t.op, dtype)
-        self.combining[name] = block_function(t.op, dtype, lambda a, b: combined(t.op, dtype, a, b))
+        self.combining[name] = block_function(t.op, dtype, lambda place, value: combination(place, t.op, dtype, value))
         return name
 
     # ------------------------------------------------------------ text

@@ -74,7 +74,7 @@ def literal(value: bool | int | float, dtype: DType, suffixed: bool = False) -> 
         case "int32" | "int64":
             suffix = "LL" if dtype == "int64" and (suffixed or abs(value) >= 1 << 31) else ""
             if value == -(1 << (31 if dtype == "int32" else 63)):                    # its magnitude is no literal of this type
-                return Text(f"(-{-(value + 1)}{suffix} - 1)")
+                return Text(f"-{-(value + 1)}{suffix} - 1", SUM)
             return Text(f"{value}{suffix}", PRIMARY if value >= 0 else UNARY)
         case _:
             text = float_literal(abs(float(value)), dtype)
@@ -103,8 +103,11 @@ RESERVED = frozenset("""
     mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast return short
     signed sizeof static static_assert static_cast struct switch template this thread_local throw true try typedef typeid typename union
     unsigned using virtual void volatile wchar_t while xor xor_eq
+    acos acosh asin asinh atan atan2 atanh cbrt cosh cospi erf erfc erfcinv erfcx erfinv exp10 exp2 expm1 fdim fdivide fmax fmin fmod frexp
+    hypot ilogb isfinite isinf ldexp lgamma llrint llround log10 log1p log2 logb lrint lround modf nearbyint nextafter norm normcdf
+    normcdfinv remainder remquo rcbrt rhypot rnorm round rsqrt scalbln scalbn sincos sincospi sinh sinpi tanh tgamma
     threadIdx blockIdx blockDim gridDim warpSize min max abs fabs sqrt floor ceil rint trunc copysign fma exp log sin cos tan pow isnan
-    signbit sqrtf floorf ceilf rintf truncf copysignf fmaf fabsf NAN INFINITY NULL y0 y1 yn j0 j1 jn gamma clock time main assert printf
+    signbit NAN INFINITY NULL y0 y1 yn j0 j1 jn gamma clock time main assert printf
 """.split())
 
 
@@ -116,8 +119,8 @@ def identifier(name: str) -> str:
             text += character
         elif (words := unicodedata.name(character, "").split()) and words[0] == "GREEK":
             text += words[-1].lower() if "SMALL" in words else words[-1].capitalize()
-        elif character.isdecimal():
-            text += str(unicodedata.decimal(character))
+        elif (digit := unicodedata.digit(character, None)) is not None:
+            text += str(digit)
         else:
             text += "_"
     text = re.sub("__+", "_", text).strip("_") or "value"
@@ -127,7 +130,7 @@ def identifier(name: str) -> str:
 def fresh(name: str, taken: Callable[[str], bool]) -> str:
     """An identifier like `name` that is not taken."""
     base = identifier(name)
-    if base in RESERVED or base.startswith("lr_"):
+    if base in RESERVED or base.removesuffix("f") in RESERVED or base.startswith("lr_"):
         base += "_"
     text, number = base, 1
     while taken(text):

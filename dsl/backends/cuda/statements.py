@@ -137,7 +137,7 @@ class Statements(Expressions):
                 index = target.index if isinstance(target, Load) else ()
                 *places, text = self.texts([*index, value])
                 place = self.name(target).text if isinstance(target, Ref) else self.element(target.buffer, places)
-                self.line(self.combination(place, op, value.dtype, text))
+                self.line(combination(place, op, value.dtype, text))
             case Store(buffer, index, value):
                 *places, text = self.texts([*index, value])
                 self.line(f"{self.element(buffer, places)} = {text.text};")
@@ -172,16 +172,6 @@ class Statements(Expressions):
             case _:
                 raise AssertionError(f"{self.kernel.name}: no statement of a kernel: {s!r}")
         self.forget(self.changes(s))
-
-    def combination(self, place: str, op: str, dtype: DType, value: Text) -> str:
-        """place = op(place, value);"""
-        if symbol := COMBINED.get((op, kind(dtype))):
-            return f"{place} {symbol} {value.text};"
-        spelling = TABLE[op].cuda[kind(dtype)]
-        if "(" not in spelling:
-            return f"{place} = {infix(spelling.split()[1], Text(place), value).text};"
-        suffix = "LL" if dtype == "int64" and value.text.lstrip("-").isdigit() else ""
-        return f"{place} = {spelling.format(place, value.text + suffix)};"
 
     def loop(self, index: str, extent: Expr, body: Block) -> None:
         if isinstance(extent, Const | Extent | Ref) and not self.depends(extent) & self.changes(Loop(index, extent, body)):
@@ -240,3 +230,14 @@ class Statements(Expressions):
         words = f"{'' if root in self.needs.written or root.role == 'private' else 'const '}{C_TYPES[b.dtype]}*"
         self.line(f"{words} {name} = {infix('+', Text(pointer.name), place).text};")
         self.scopes[-1].pointers[b] = Pointer(name, pointer.stride, pointer.offset)
+
+
+def combination(place: str, op: str, dtype: DType, value: Text) -> str:
+    """place = op(place, value);"""
+    if symbol := COMBINED.get((op, kind(dtype))):
+        return f"{place} {symbol} {value.text};"
+    spelling = TABLE[op].cuda[kind(dtype)]
+    if "(" not in spelling:
+        return f"{place} = {infix(spelling.split()[1], Text(place), value).text};"
+    suffix = "LL" if dtype == "int64" and value.text.lstrip("-").isdigit() else ""
+    return f"{place} = {spelling.format(place, value.text + suffix)};"
