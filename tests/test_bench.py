@@ -292,6 +292,8 @@ def test_the_list():
 
 
 @pytest.mark.parametrize(("words", "says"), [(["linrg"], "did you mean `linreg`?"), (["--peers", "jaxx"], "did you mean `jax`?"),
+                                             (["--json", "/no/such/folder/b.json"], "no folder"),
+                                             (["--python", "/no/such/python"], "no program"),
                                              (["--device", "tpu"], "--device"), (["--rounds", "0"], "--rounds")])
 def test_words_that_mean_nothing(words, says):
     done = lr(*words)

@@ -10,7 +10,9 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from dsl.bench import report
@@ -18,6 +20,7 @@ from dsl.bench.measure import Cell, Options, measure, opened
 from dsl.bench.work import BY_NAME, COLUMNS, OURS, WORK, Work
 from dsl.errors import did_you_mean
 from dsl.record import record
+from dsl.runtime.files import write_atomically
 
 QUICK_ROUNDS, ROUNDS = 2, 7
 QUICK_TURN, TURN = 0.05, 0.3
@@ -92,9 +95,21 @@ def words(request: Request) -> str:
     return shlex.join(parts)
 
 
+def check_places(request: Request) -> None:
+    """What would fail only after minutes of measuring."""
+    for option, path in (("--json", request.json), ("--plot", request.plot)):
+        if path and not os.access(Path(path).resolve().parent, os.W_OK):
+            raise ValueError(f"{option}: no folder to write to, `{Path(path).parent}`")
+    if request.plot and find_spec("matplotlib") is None:
+        raise ValueError("--plot needs matplotlib: pip install 'lr-lang[plot]'")
+    if request.python and which(request.python) is None:
+        raise ValueError(f"--python: no program `{request.python}`")
+
+
 def bench(request: Request, quiet: bool = False) -> str:
     """Run it; the table.  The JSON file is written after every work, so that a run broken off leaves what it has."""
     works, options = selected(request.names), options_of(request)
+    check_places(request)
     cells: list[Cell] = []
 
     def say(text: str) -> None:
@@ -111,7 +126,8 @@ def bench(request: Request, quiet: bool = False) -> str:
                 cells += found
             if request.json:
                 content = report.as_json(report.by_key(cells), options, versions, words(request))
-                Path(request.json).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+                text = json.dumps(content, indent=1) + "\n"
+                write_atomically(Path(request.json), lambda file, text=text: file.write(text.encode()))   # type: ignore[misc]
     keyed = report.by_key(cells)
     if request.plot and not report.plot(keyed, Path(request.plot)):
         say("nothing to plot: no work was timed at several sizes")

@@ -359,7 +359,7 @@ def measure(bench: Bench, work: Work, size: int, before: Mapping[str, Cell]) -> 
         arrays = TEMPORARIES.get("numpy" if column == OURS and options.device == "numpy" else column, 0)
         return size * (work.row_bytes + 4 * arrays) if work.row_bytes else 0
     # Ours and the limit first, then as many as fit.
-    for column in sorted(columns_of(work, options), key=lambda c: (c not in (OURS, "c"), need(c) if size > SMALL else 0)):
+    for column in sorted(columns_of(work, options), key=lambda c: (c != OURS, c != "c", need(c) if size > SMALL else 0)):
         def without(status: Status, note: str, column: str = column) -> None:
             cells[column] = Cell(work.name, size, column, status, note)
         smaller = before.get(column)

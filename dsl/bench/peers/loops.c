@@ -4,6 +4,7 @@
 #include <math.h>
 
 #define ONE_THREAD 20000  /* rows up to which waking another thread takes longer than the work */
+#define BLOCK 8192
 
 /* One-sample steps of a line's least squares, the cost's mean over each epoch, and a finite check of cost and state in
    every step; the step that fails it is not taken.  Returns the last epoch's mean cost. */
@@ -52,14 +53,21 @@ double logistic_map_gradient(double r, double x, long steps, double *states, dou
     return x;
 }
 
-/* Cost and both gradients of a line's least squares, in one pass. */
+/* Cost and both gradients of a line's least squares, in one pass.  Sums are float32 within a block of rows and double from
+   block to block: in float32 alone the cost of 10^8 rows is 0.3 percent off. */
 void linreg(const float *restrict x, const float *restrict y, long rows, float w, float b, float *out)
 {
-    float cost = 0, slope = 0, intercept = 0;
-#pragma omp parallel for simd if (parallel : rows > ONE_THREAD) reduction(+ : cost, slope, intercept)
-    for (long i = 0; i < rows; i++) {
-        float residual = x[i] * w + b - y[i];
-        cost += residual * residual, slope += residual * x[i], intercept += residual;
+    double cost = 0, slope = 0, intercept = 0;
+#pragma omp parallel for if (rows > ONE_THREAD) reduction(+ : cost, slope, intercept)
+    for (long start = 0; start < rows; start += BLOCK) {
+        long stop = start + BLOCK < rows ? start + BLOCK : rows;
+        float c = 0, s = 0, d = 0;
+#pragma omp simd reduction(+ : c, s, d)
+        for (long i = start; i < stop; i++) {
+            float residual = x[i] * w + b - y[i];
+            c += residual * residual, s += residual * x[i], d += residual;
+        }
+        cost += c, slope += s, intercept += d;
     }
     out[0] = cost / rows, out[1] = 2 * slope / rows, out[2] = 2 * intercept / rows;
 }
@@ -67,13 +75,19 @@ void linreg(const float *restrict x, const float *restrict y, long rows, float w
 /* Cross entropy of a sigmoid from its logit: max(z, 0) - y z + log(1 + exp(-|z|)). */
 void logistic(const float *restrict x, const float *restrict y, long rows, float w, float b, float *out)
 {
-    float cost = 0, slope = 0, intercept = 0;
-#pragma omp parallel for simd if (parallel : rows > ONE_THREAD) reduction(+ : cost, slope, intercept)
-    for (long i = 0; i < rows; i++) {
-        float z = x[i] * w + b, small = expf(-fabsf(z));
-        float probability = (z > 0 ? 1.0f : small) / (1 + small), residual = probability - y[i];
-        cost += fmaxf(z, 0) - y[i] * z + logf(1 + small);
-        slope += residual * x[i], intercept += residual;
+    double cost = 0, slope = 0, intercept = 0;
+#pragma omp parallel for if (rows > ONE_THREAD) reduction(+ : cost, slope, intercept)
+    for (long start = 0; start < rows; start += BLOCK) {
+        long stop = start + BLOCK < rows ? start + BLOCK : rows;
+        float c = 0, s = 0, d = 0;
+#pragma omp simd reduction(+ : c, s, d)
+        for (long i = start; i < stop; i++) {
+            float z = x[i] * w + b, small = expf(-fabsf(z));
+            float probability = (z > 0 ? 1.0f : small) / (1 + small), residual = probability - y[i];
+            c += fmaxf(z, 0) - y[i] * z + logf(1 + small);
+            s += residual * x[i], d += residual;
+        }
+        cost += c, slope += s, intercept += d;
     }
     out[0] = cost / rows, out[1] = slope / rows, out[2] = intercept / rows;
 }

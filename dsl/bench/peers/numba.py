@@ -47,7 +47,7 @@ def linreg(given: Given) -> Prepared:
     prange = numba.prange
 
     def step(x: Any, y: Any, w: Any, b: Any) -> Any:
-        cost = slope = intercept = np.float32(0)
+        cost = slope = intercept = 0.0                   # float64: in float32 the cost of 10^8 rows is 0.3 percent off
         for i in prange(x.size):
             residual = x[i] * w + b - y[i]
             cost += residual * residual
@@ -64,7 +64,7 @@ def logistic(given: Given) -> Prepared:
     prange, one, zero = numba.prange, np.float32(1), np.float32(0)
 
     def step(x: Any, y: Any, w: Any, b: Any) -> Any:
-        cost = slope = intercept = zero
+        cost = slope = intercept = 0.0
         for i in prange(x.size):
             z = x[i] * w + b
             small = math.exp(-abs(z))
