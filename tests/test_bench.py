@@ -258,11 +258,11 @@ def test_ratios_are_taken_within_rounds():
 
 
 def test_targets_are_judged():
-    judged = {(v.work, v.target.peer): (v.value, v.met) for v in report.verdicts(canned())}
-    assert judged == {("tutorial", "c"): (pytest.approx(1.25), False), ("tutorial", "pytensor"): (None, None),
-                      ("tutorial", "jax"): (None, None),
-                      ("linreg", "c"): (1.0, True), ("linreg", "jax"): (5.0, False), ("linreg", "torch-compile"): (None, None),
-                      ("memory", None): (1.5, True)}
+    judged = {(v.work, v.target.peer, v.target.inside): (v.value, v.met) for v in report.verdicts(canned())}
+    assert judged == {("tutorial", "c", False): (pytest.approx(1.25), False), ("tutorial", "c", True): (pytest.approx(1.0), True),
+                      ("tutorial", "pytensor", False): (None, None), ("tutorial", "jax", False): (None, None),
+                      ("linreg", "c", False): (1.0, True), ("linreg", "jax", False): (5.0, False),
+                      ("linreg", "torch-compile", False): (None, None), ("memory", None, False): (1.5, True)}
 
 
 def test_the_table_is_rendered(golden):
@@ -275,7 +275,7 @@ def test_json_holds_what_was_measured():
     jax = next(r for r in content["results"] if r["column"] == "jax" and r["size"] == 10**7)
     assert (jax["median"], jax["times_ours"], jax["unit"], jax["round_medians"]) == (10.0, 5.0, "ms", [10.0, 20.0, 9.0])
     assert {"date", "machine", "versions", "command", "device", "targets"} <= set(content)
-    assert [t["met"] for t in content["targets"]].count(True) == 2
+    assert [t["met"] for t in content["targets"]].count(True) == 3
 
 
 def test_the_plot_has_a_panel_a_work(tmp_path):

@@ -42,7 +42,7 @@ class Verdict:
             case peer, True:
                 return f"{peer} {bound} x {target.of}"
             case peer, _:
-                return f"{target.of} {bound} x {peer}"
+                return f"{target.of}{', in the loop,' if target.inside else ''} {bound} x {peer}"
 
 
 def by_key(cells: Iterable[Cell]) -> dict[tuple[str, int, str], Cell]:
@@ -68,6 +68,8 @@ def verdicts(cells: Cells) -> list[Verdict]:
             if mine and mine.status == "timed":
                 if target.peer is None:
                     value = mine.median
+                elif peer and peer.status == "timed" and target.inside:
+                    value = mine.details["inside"] / peer.median if mine.details and "inside" in mine.details else None
                 elif peer and peer.status == "timed":
                     value = ratio(peer, mine) if target.at_least else ratio(mine, peer)
             found.append(Verdict(work.name, size, target, value))
