@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dsl.ir.types import DType, is_float
+from dsl.machine import fused
 from dsl.record import entity
 
 Spelling = dict[str, str]
@@ -55,43 +56,6 @@ def _lshr(a: Any, b: Any) -> Any:
     return (_unsigned(a) >> _unsigned(b)).view(np.asarray(a).dtype)[()]
 
 
-def _fma(a: Any, b: Any, c: Any) -> Any:
-    if np.asarray(a).dtype == np.float32:                       # exact product, one rounding to 53 bits, then to odd: see below
-        return _fma32(np.asarray(a), np.asarray(b), np.asarray(c))[()]
-    import math
-    exact = getattr(math, "fma", None) or _fma64
-    def one(x: float, y: float, z: float) -> float:
-        try:
-            return float(exact(x, y, z))
-        except (OverflowError, ValueError):
-            return x * y + z
-    with np.errstate(all="ignore"):
-        return np.vectorize(one, otypes=[np.float64])(a, b, c)[()]
-
-
-def _fma32(a: Any, b: Any, c: Any) -> Any:
-    """In float64 the product is exact; the sum is made odd where it was inexact, so that it rounds to float32 once."""
-    with np.errstate(all="ignore"):
-        p, z = a.astype(np.float64) * b.astype(np.float64), np.broadcast_to(c, np.broadcast(a, b, c).shape).astype(np.float64)
-        s = np.asarray(p + z)
-        virtual = s - p
-        error = (p - (s - virtual)) + (z - virtual)             # Knuth's two-sum: s + error is exact
-        bits = s.view(np.int64).copy()
-        inexact = np.isfinite(s) & (error != 0) & (bits & 1 == 0)
-        away = (error > 0) == (s > 0)
-        bits = np.where(inexact, np.where(away, bits + 1, bits - 1), bits)
-        return bits.view(np.float64).astype(np.float32)
-
-
-def _fma64(x: float, y: float, z: float) -> float:
-    from fractions import Fraction
-    from math import isfinite
-    if isfinite(x) and isfinite(y) and not isfinite(z):
-        return z                                                # although x * y may be too large
-    total = Fraction(x) * Fraction(y) + Fraction(z)
-    return float(total) if total else x * y + z
-
-
 def _extreme(plain: Callable[..., Any], larger: bool) -> Callable[..., Any]:
     def run(a: Any, b: Any) -> Any:
         if np.asarray(a).dtype.kind != "f":
@@ -127,7 +91,7 @@ row("sub", np.subtract, {"float": "fsub {t} {0}, {1}", "int": "sub {t} {0}, {1}"
 row("mul", np.multiply, {"float": "fmul {t} {0}, {1}", "int": "mul {t} {0}, {1}"}, {"float": "{0} * {1}", "int": "lr_mul({0}, {1})"}, "a * b")
 row("div", np.divide,   {"float": "fdiv {t} {0}, {1}"}, {"float": "{0} / {1}"}, "a / b")
 row("neg", np.negative, {"float": "fneg {t} {0}", "int": "sub {t} 0, {0}"}, {"float": "-{0}", "int": "lr_neg({0})"}, "-a")
-row("fma", _fma,        {"float": "call {t} @llvm.fma.{s}({t} {0}, {t} {1}, {t} {2})"}, {"float": "fma{f}({0}, {1}, {2})"}, "a * b + c, rounded once")
+row("fma", fused.fma,       {"float": "call {t} @llvm.fma.{s}({t} {0}, {t} {1}, {t} {2})"}, {"float": "fma{f}({0}, {1}, {2})"}, "a * b + c, rounded once")
 row("abs", np.abs,      {"float": "call {t} @llvm.fabs.{s}({t} {0})", "int": "call {t} @llvm.abs.{s}({t} {0}, i1 false)"}, {"float": "fabs{f}({0})", "int": "lr_abs({0})"}, "|a|")
 row("sqrt", np.sqrt,    {"float": "call {t} @llvm.sqrt.{s}({t} {0})"}, {"float": "sqrt{f}({0})"}, "square root")
 row("floor", np.floor,  {"float": "call {t} @llvm.floor.{s}({t} {0})"}, {"float": "floor{f}({0})"}, "rounded down")
