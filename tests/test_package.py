@@ -94,7 +94,7 @@ def test_installed_wheel_runs_alone(built, tmp_path, dependencies):
 def test_dependencies_are_declared():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = list(project["dependencies"])
-    for extra in ("cuda12", "cuda13", "plot", "data"):
+    for extra in ("cuda12", "cuda13", "plot", "data", "bench"):
         requirements += project["optional-dependencies"][extra]
     declared = {re.match(r"[\w-]+?(?=-cuda\d|[^\w-])", requirement)[0] for requirement in requirements}
     imported = set()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 from dsl.bench.data import Given, array_numbers, network_numbers, step_numbers
@@ -14,8 +15,7 @@ from dsl.bench.work import Prepared
 
 def versions() -> dict[str, str]:
     import jax
-    import jaxlib
-    return {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
+    return {"jax": jax.__version__, "jaxlib": version("jaxlib")}
 
 
 def configure(device: str, threads: int) -> None:
