@@ -22,7 +22,7 @@ from dsl.backends.llvm.native import NativeProgram
 from dsl.backends.llvm.plan import storages
 from dsl.ir.types import Dim, Size
 from dsl.loops.ir import Combine, Flag, Kernel, Let, Loop, Product, Program, Store, Total, Window
-from dsl.machine.expr import Buffer, const, extent, load, ref
+from dsl.machine.expr import Buffer, const, extent, load, ref, select
 from tests.loop_programs import CASES, agrees
 
 THREADS = (1, 2, 3)
@@ -210,6 +210,15 @@ def test_scratch_that_is_never_in_use_together_shares_storage():
         run([data, out], [], {"n": length})
         np.testing.assert_array_equal(out, data + 1 + 1 + 1 + 1 + 1 + 1 + 1)
     assert len(run._frames) == 1
+
+
+def test_scratch_without_elements_may_be_read():
+    """At index 0, as the IR says; the value is not used."""
+    s, y = Buffer("s", "float64", (n,), "scratch"), Buffer("y", "float64", (), "output")
+    program = Program("none", (y, s), (), (Store(y, (), select(extent(n).eq(0), 1.0, load(s, [const(0, "int64")]))),))
+    run, y_ = NativeProgram(program), np.zeros(())
+    run([y_], [], {"n": 0})
+    assert y_ == 1
 
 
 @pytest.mark.parametrize("width", [5, 3000, None])
@@ -431,6 +440,13 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path, monkeypatch):
     for home in (str(blocked), "/proc/nowhere"):
         monkeypatch.setenv("XDG_CACHE_HOME", home)
         assert compiled_then() == (1, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners")
+def test_a_cache_that_others_may_write_is_not_trusted(own_cache):
+    assert compiled_then(lambda: own_cache.chmod(0o777)) == (1, 0)
+    own_cache.chmod(0o700)
+    assert compiled_then() == (0, 1)
 
 
 def test_a_directory_in_a_files_place(own_cache):

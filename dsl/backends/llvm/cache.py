@@ -5,8 +5,9 @@ read from the user's cache directory.
 
     file  ::=  magic, SHA-256 of what follows, object code           named by the SHA-256 of all that decides the code
 
-A file that is damaged is made anew and never run; a directory that cannot be used is done without.  Writing is by a rename,
-so that another process sees a whole file or none.  When there are too many files or bytes, those used longest ago go.
+A file that is damaged is made anew and never run; a directory that cannot be used, or that somebody else may write, is done
+without.  Writing is by a rename, so that another process sees a whole file or none.  When there are too many files or bytes,
+those used longest ago go.
 """
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ MOST_BYTES = 64 << 20
 def compiled(decisive: str, module: Callable[[], str], keep: bool = True) -> tuple[bytes, bool]:
     """The object code of a module, from the cache where it is there; and whether it was made anew."""
     path = os.path.join(directory(), _name(decisive)) if keep else ""
+    keep = keep and private(os.path.dirname(path))
     if keep and (found := read(path)) is not None:
         return found, False
     code = object_code(module())
@@ -36,6 +38,16 @@ def compiled(decisive: str, module: Callable[[], str], keep: bool = True) -> tup
 
 def directory() -> str:
     return os.path.join(cache_directory(), "objects")
+
+
+def private(folder: str) -> bool:
+    """Whether the folder is there, made if need be, and nobody else may write it: what is in it will be run."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        status = os.stat(folder)
+    except OSError:
+        return False
+    return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
 
 
 def _name(decisive: str) -> str:
@@ -73,7 +85,6 @@ def write(path: str, code: bytes) -> None:
     folder = os.path.dirname(path)
     temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:

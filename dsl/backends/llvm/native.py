@@ -67,6 +67,7 @@ class Frame:
         self.address = ctypes.addressof(self.words)
         self.words[THREADS], self.words[POOL] = threads, ctypes.addressof(THREAD_POOL.cell)
         self.words[SGEMM:SGEMM + len(routines)] = list(routines)
+        self.words[WORKSPACE] = _NOWHERE
         self.workspace: Any = None
 
     def grow(self) -> None:
