@@ -174,7 +174,7 @@ def _logsumexp(x: Node, axes: Axes, keepdims: bool) -> Node:
 def _softmax(x: Node, axes: Axes) -> Node:
     e = exp(sub(x, _top(x, axes)))
     at_infinity = select(eq(x, math.inf), constant(math.nan, x.dtype), constant(0.0, x.dtype))
-    return select(eq(reduced("max", x, axes, True), math.inf), at_infinity, div(e, reduced("sum", e, axes, True)))
+    return select(eq(reduced("max", x, axes, True), math.inf), at_infinity, div(e, reduced("sum", e, axes, True)))   # type: ignore[no-any-return]
 
 
 def _log_softmax(x: Node, axes: Axes) -> Node:
