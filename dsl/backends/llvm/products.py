@@ -15,9 +15,10 @@ from dsl.backends.llvm.function import STORED, SUFFIX, TYPES, Function, Module
 from dsl.ir.types import DType, is_float
 from dsl.loops.ir import Product
 
-SMALL = 8_192                           # multiplications up to which plain loops are faster than the library
+SMALL = 256                             # multiplications up to which plain loops are faster than a call of the library
 TILE = 1_048_576                        # the least multiplications of a tile
-BAND = 32                               # tiles have a multiple of so many rows or columns
+LEAST = 96                              # its least rows or columns: the library packs an operand anew for every tile
+BAND = 32                               # they are a multiple of this
 LIBRARY: dict[DType, int] = {"float32": 6, "float64": 7}        # where the frame has the routine (see module.py)
 
 
@@ -102,7 +103,7 @@ def _decide(module: Module, name: str) -> str:
     environment = f.emit_entry(f"alloca [{len(_KEPT) + 1} x i64]", "environment")
     edge = f.emit("call i64 @llvm.smax.i64(i64 %m, i64 %n)", "edge")
     wanted = f.emit(f"fptosi double {f.emit(f'fdiv double {work}, {TILE}.0')} to i64")
-    bands = f.emit(f"sdiv i64 {edge}, {BAND}")
+    bands = f.emit(f"sdiv i64 {edge}, {LEAST}")
     tiles = f.emit(f"call i64 @llvm.smin.i64(i64 {wanted}, i64 {bands})")
     tiles = f.emit(f"call i64 @llvm.smin.i64(i64 {tiles}, i64 64)")
     tiles = f.emit(f"call i64 @llvm.smax.i64(i64 {tiles}, i64 1)")
