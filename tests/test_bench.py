@@ -270,10 +270,11 @@ def test_the_table_is_rendered(golden):
 
 
 def test_json_holds_what_was_measured():
-    content = report.as_json(canned(), Options(), {"numpy": "2"}, "lr bench linreg")
+    content = report.as_json(canned(), Options(), {"numpy": "2"}, "lr bench linreg", 0.5)
     assert json.loads(json.dumps(content)) == content
     jax = next(r for r in content["results"] if r["column"] == "jax" and r["size"] == 10**7)
     assert (jax["median"], jax["times_ours"], jax["unit"], jax["round_medians"]) == (10.0, 5.0, "ms", [10.0, 20.0, 9.0])
+    assert content["load_before"] == 0.5 and jax["best"] == 9.0
     assert {"date", "machine", "versions", "command", "device", "targets"} <= set(content)
     assert [t["met"] for t in content["targets"]].count(True) == 3
 

@@ -13,7 +13,7 @@ import pytest
 from dsl.backends.cuda import nvrtc, runs, shim
 from dsl.backends.cuda.driver import CudaProgram
 from dsl.backends.cuda.launch import Place
-from dsl.backends.cuda.parameters import host_variables
+from dsl.backends.cuda.serial import on_the_device
 from dsl.backends.cuda.shim import ShimError, ShimLauncher
 from dsl.backends.cuda.source import kernel_source, print_kernels, source_text
 from dsl.backends.cuda.spelling import float_literal, fresh, identifier
@@ -57,7 +57,7 @@ def prefix(case):
 
 @pytest.fixture(scope="session")
 def all_kernels():
-    return [k for case in CASES for k in print_kernels(case.program, host_variables(case.program), prefix(case))]
+    return [k for case in CASES for k in print_kernels(*on_the_device(case.program), prefix(case))]
 
 
 @pytest.fixture(scope="session")
@@ -357,16 +357,16 @@ def test_a_kernel_swaps_no_arrays():
 # ---------------------------------------------------------------- sources to read
 @pytest.mark.parametrize("name", ["softmax_of_rows", "linear_regression", "gather_with_faults", "roots_by_newton"])
 def test_sources(name, golden):
-    golden(f"cuda/{name}.cu", kernel_source(BY_NAME[name].program, host_variables(BY_NAME[name].program)))
+    golden(f"cuda/{name}.cu", kernel_source(*on_the_device(BY_NAME[name].program)))
 
 
 # ---------------------------------------------------------------- planted faults
 SECOND_BARRIER = "= value;\n    __syncthreads();\n"
 FAULTS = {
     "no barrier before the warps are combined": ("sum_of_float32", SECOND_BARRIER, "= value;\n"),
-    "no barrier before shared memory is used again": ("sum_of_columns", "    __syncthreads();\n    if (threadIdx.x %", "    if (threadIdx.x %"),
+    "no barrier before shared memory is used again": ("sum_of_columns", "    __syncthreads();\n    if (thr", "    if (thr"),
     "a barrier for a part of the block": ("sum_of_float32", SECOND_BARRIER, "= value;\n    if (threadIdx.x < 64) __syncthreads();\n"),
-    "different barriers": ("sum_of_float32", SECOND_BARRIER, "= value;\n    if (threadIdx.x < 64) __syncthreads(); else __syncthreads();\n"),
+    "different barriers": ("sum_of_float32", SECOND_BARRIER, "= value;\nif (threadIdx.x < 64) __syncthreads(); else __syncthreads();\n"),
     "a shuffle for a part of a warp": ("sum_of_float32", "total = lr_block", "if (threadIdx.x != 77) total = lr_block"),
     "a shuffle that leaves lanes out": ("sum_of_float32", "0xffffffffu", "0x7fffffffu"),
     "a shuffle over half a warp": ("sum_of_float32", "step = 16", "step = 8"),

@@ -24,6 +24,8 @@ from dsl.runtime.files import write_atomically
 
 QUICK_ROUNDS, ROUNDS = 2, 7
 QUICK_TURN, TURN = 0.05, 0.3
+BUSY = 0.4
+"""The load a processor above which others are at work."""
 
 
 @record
@@ -116,6 +118,9 @@ def bench(request: Request, quiet: bool = False) -> str:
         if not quiet:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    if load is not None and load > BUSY * options.threads:
+        say(f"the machine is busy (load {load:.1f}): times will be worth little")
     with opened(options, say) as running:
         versions = running.versions(works)
         for work in works:
@@ -125,7 +130,7 @@ def bench(request: Request, quiet: bool = False) -> str:
                 before = {cell.column: cell for cell in found}
                 cells += found
             if request.json:
-                content = report.as_json(report.by_key(cells), options, versions, words(request))
+                content = report.as_json(report.by_key(cells), options, versions, words(request), load)
                 text = json.dumps(content, indent=1) + "\n"
                 write_atomically(Path(request.json), lambda file, text=text: file.write(text.encode()))   # type: ignore[misc]
     keyed = report.by_key(cells)

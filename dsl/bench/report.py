@@ -166,8 +166,8 @@ def memory_gib() -> float | None:
         return None
 
 
-def as_json(cells: Cells, options: Options, versions: Mapping[str, str], command: str) -> dict[str, Any]:
-    """Everything that was measured, so that a later run can be set beside it."""
+def as_json(cells: Cells, options: Options, versions: Mapping[str, str], command: str, load: float | None = None) -> dict[str, Any]:
+    """Everything that was measured, so that a later run can be set beside it; `load` is what the machine had to do before."""
     def entry(cell: Cell) -> dict[str, Any]:
         head = {"work": cell.work, "size": cell.size, "unit": unit(BY_NAME[cell.work]), "column": cell.column, "status": cell.status}
         if cell.status != "timed":
@@ -175,12 +175,12 @@ def as_json(cells: Cells, options: Options, versions: Mapping[str, str], command
         mine = cells.get((cell.work, cell.size, OURS))
         low, high = cell.quartiles
         times = {"times_ours": rounded(ratio(cell, mine))} if mine and mine.status == "timed" and mine.median > 0 else {}
-        return {**head, "median": rounded(cell.median), "quartiles": [rounded(low), rounded(high)], **times,
+        return {**head, "median": rounded(cell.median), "best": rounded(min(cell.samples)), "quartiles": [rounded(low), rounded(high)], **times,
                 "round_medians": [rounded(Cell("", 0, "", "timed", "", (r,)).median) for r in cell.rounds],
                 "samples": len(cell.samples), **{k: rounded(v) for k, v in (cell.details or {}).items()}}
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "command": command, "device": options.device,
-        "machine": machine(options), "versions": dict(sorted(versions.items())), "rounds": options.rounds,
+        "machine": machine(options), "load_before": load, "versions": dict(sorted(versions.items())), "rounds": options.rounds,
         "columns": {c: COLUMNS[c] for c in options.columns},
         "work": {w.name: w.title for w in WORK if any(name == w.name for name, _, _ in cells)},
         "targets": [{"work": v.work, "size": v.size, "target": v.text(unit(BY_NAME[v.work])),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from dsl.ir.types import ONE, Dim
 from dsl.loops import ir
 from dsl.loops.task import Axis, Shop, Task
-from dsl.machine.expr import Apply, Expr, Load, Ref, apply, const, extent, load, minimum, ref, select, walk
+from dsl.machine.expr import Apply, Buffer, Expr, Load, Ref, apply, const, extent, load, minimum, ref, select, walk
 from dsl.machine.expr import replace as substituted
 
 LARGEST = 4000
@@ -101,6 +101,9 @@ def block(tasks: Sequence[Task], shop: Shop, depth: int = 0, at_hand: Mapping[Ex
 def point(task: Task, shop: Shop, known: dict[Expr, Expr]) -> list[ir.Stmt]:
     """A task at one point of its domain."""
     if task.alone:
+        written = set(task.writes)
+        for e in [e for e in known if isinstance(e, Load) and e.buffer in written]:
+            del known[e]
         return task.alone()
     task = task.substituted(known)
     out: list[ir.Stmt] = [ir.Flag(f) for f in task.flags]
@@ -123,7 +126,8 @@ def loop(group: Group, shop: Shop, depth: int, known: dict[Expr, Expr]) -> list[
     totals: list[ir.Total] = []
     inner: list[Task] = []
     finished: dict[Expr, Expr] = {}
-    blocked = shop.block and any(t.wide for t in group.tasks) and all(len(t.domain) == 1 for t in group.tasks) and \
+    summed = {t.buffer for t in group.tasks if t.wide and t.op == "add" and t.domain[0].reduced}
+    blocked = shop.block and summed and all(len(t.domain) == 1 for t in group.tasks) and \
         not (group.extent.known is not None and group.extent.known <= shop.block)
     for task in group.tasks:
         axis, *rest = task.domain
@@ -147,7 +151,7 @@ def loop(group: Group, shop: Shop, depth: int, known: dict[Expr, Expr]) -> list[
     length = extent(group.extent)
     if blocked:
         assert shop.block
-        index, length, body = in_blocks(inner, shop, depth, known, index, length, shop.block)
+        index, length, body = in_blocks(inner, summed, shop, depth, known, index, length, shop.block)
     else:
         inner = [replace(t, value=t.value.to(t.buffer.dtype)) if t.wide else t for t in inner]
         body = tuple(block(inner, shop, depth + 1, known))
@@ -159,14 +163,15 @@ def loop(group: Group, shop: Shop, depth: int, known: dict[Expr, Expr]) -> list[
     return [*before, made, *after]
 
 
-def in_blocks(tasks: Sequence[Task], shop: Shop, depth: int, known: Mapping[Expr, Expr], index: str, length: Expr,
+def in_blocks(tasks: Sequence[Task], summed: set[Buffer], shop: Shop, depth: int, known: Mapping[Expr, Expr], index: str, length: Expr,
               size: int) -> tuple[str, Expr, ir.Block]:
-    """A loop over blocks of iterations, in each of which float32 sums are added up in float32."""
+    """A loop over blocks of iterations, in each of which the sums of `summed` are added up in float32."""
     number, start, row = shop.name("block"), shop.name("start"), shop.name("row")
     parts: list[tuple[Ref, ir.Stmt]] = []
     inner: list[Task] = []
     for t in tasks:
-        if t.wide and t.op == "add" and t.target is not None:
+        if t.buffer in summed:
+            assert t.target is not None
             part = ref(shop.name("part"), "float32")
             parts.append((part, ir.Combine(t.target, "add", part.to("float64"))))
             t = replace(t, target=part)

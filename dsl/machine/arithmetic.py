@@ -14,8 +14,9 @@ NEVER = const(False, "bool")
 
 # ---------------------------------------------------------------- one operand
 def sign(x: Expr) -> Expr:
-    rest = select(x < 0, -1, 0) if not is_float(x.dtype) else select(x < 0, -1, select(x.eq(0), 0, x))
-    return select(x > 0, 1, rest)
+    minus_one, zero = const(-1, x.dtype), const(0, x.dtype)
+    rest = select(x.eq(0), 0, x) if is_float(x.dtype) else zero          # nan is neither
+    return select(x > 0, 1, select(x < 0, minus_one, rest))
 
 
 def isfinite(x: Expr) -> Expr:

@@ -13,6 +13,7 @@ Python's operators and comparisons make instructions; a bare number takes the dt
 """
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -184,6 +185,8 @@ class Apply(Expr):
 
 
 COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge", "below", "isnan"))
+FOLDED = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "and": operator.and_, "or": operator.or_,
+          "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge}
 _interned: WeakValueDictionary[Any, Any] = WeakValueDictionary()
 
 
@@ -241,7 +244,11 @@ def load(buffer: Buffer, index: Iterable[Expr] = ()) -> Load:
 
 
 def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
-    """An instruction over expressions; its dtype follows from them but for `to` and `bits`."""
+    """An instruction over expressions; its dtype follows from them but for `to` and `bits`.  Small integers are reckoned at once."""
+    if op in FOLDED and all(type(a) is Const and type(a.value) is not float for a in args):
+        value = FOLDED[op](*[a.value for a in args])                                 # type: ignore[attr-defined]
+        if -2 ** 31 <= value < 2 ** 31:
+            return const(value, "bool" if op in COMPARISONS else args[0].dtype)
     if dtype is None:
         dtype = "bool" if op in COMPARISONS else args[1].dtype if op == "select" else args[0].dtype
     key = (Apply, op, args, dtype)

@@ -6,6 +6,7 @@ out in one go and none twice.
 """
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,7 +51,7 @@ class Elaborator(Rebinding):
         self.fixed_header = {word for word, value in header.items() if value is not None}
         self.precision = self._dtype_word(precision) if precision else "float64"
         self.seed = seed or 0
-        self.device = device or "auto"
+        self.device = device or os.environ.get("LR_DEVICE") or "auto"
         self.overrides = dict(overrides or {})
         self.importing: tuple[str, ...] = ()
         self.begun = False

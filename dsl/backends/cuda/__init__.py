@@ -3,7 +3,7 @@
     spelling    literals, names and operators of CUDA C            prelude   the helper functions a source may need
     expressions expressions to C, what is used twice named once    statements  the statements of a kernel
     source      kernels: one `__global__` function each            parameters  what such a function is given
-    runs        how kernels with totals are cut, whatever the grid
     nvrtc       source to cubin, without a driver                  shim      the same source run on the CPU, thread by thread
+    serial      serial statements that touch arrays become kernels  runs        how kernels with totals are cut, whatever the grid
     driver      a whole program: the host's statements, and kernels launched on a device (or on the shim)
 """

@@ -3,8 +3,9 @@
 In: a `Program` and a `Launcher`.  Out: `CudaProgram`, called like the other executors.
 
 The host interprets the statements around the kernels (`dsl/loops/interpret.py`); kernels and products are launched.  Every
-array is in the launcher's memory, where the host reads and writes single elements if a statement asks for them; scratch of
-rank 0 that no kernel writes is a variable of the host and goes to kernels by value.
+array is in the launcher's memory; serial statements that read or write arrays become kernels of one iteration (`serial.py`), and
+where the host's own control flow asks for an element, it waits for it.  Scratch of rank 0 that no kernel writes is a variable
+of the host and goes to kernels by value.
 """
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from dsl.backends.cuda.launch import Argument, Array, Launcher, Place
-from dsl.backends.cuda.parameters import Parameter, host_variables
+from dsl.backends.cuda.parameters import Parameter
 from dsl.backends.cuda.runs import LANES, run_count
+from dsl.backends.cuda.serial import on_the_device
 from dsl.backends.cuda.source import Function, Printed, print_kernels, source_text
 from dsl.ir.types import DType
 from dsl.loops.interpret import Interpreter, Scope, View, lengths, view
@@ -37,9 +39,9 @@ class CudaProgram:
         if launcher is None:
             from dsl.backends.cuda.device import CupyLauncher
             launcher = CupyLauncher()
-        self.program, self.launcher = program, launcher
-        self.variables = host_variables(program)
-        printed = print_kernels(program, self.variables, prefix)
+        self.program, self.variables = on_the_device(program)
+        self.launcher = launcher
+        printed = print_kernels(self.program, self.variables, prefix)
         self.source = source_text(printed)
         self.functions = launcher.load(self.source, [f for p in printed for f in p.functions])
         self.kernels = {p.kernel: p for p in printed}

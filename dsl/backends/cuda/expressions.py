@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from dsl.backends.cuda.spelling import C_TYPES, Text, cast, dim_text, fresh, infix, linear, literal, spell
-from dsl.ir.types import Dim, DType
+from dsl.ir.types import Dim, DType, is_float
 from dsl.machine.expr import BITS, Apply, Buffer, Const, Expr, Extent, Load, Ref, parts, walk
 from dsl.machine.instructions import TABLE, kind
 from dsl.record import entity, record
@@ -200,7 +200,7 @@ class Expressions:
         operand = args[0].dtype
         if op == "add" and (opposite := self._opposite(args[1])) is not None:
             op, texts = "sub", [texts[0], opposite]
-            if operand in ("float32", "float64") or self.magnitude(op, args) < BITS[operand]:
+            if is_float(operand) or self.magnitude(op, args) < BITS[operand]:
                 return infix("-", *texts)
             return Text(f"lr_sub({texts[0].text}, {self._suffixed(args[1], opposite)})")
         if op in PLAIN and kind(operand) == "int" and self.magnitude(op, args) < BITS[operand]:
@@ -229,6 +229,8 @@ class Expressions:
 
     def bits(self, e: Expr) -> int:
         """An integer's bits without its sign, at most; products and sums of indices and lengths are known not to overflow."""
+        if is_float(e.dtype):
+            return BITS[e.dtype]
         match e:
             case Const(value=value):
                 return int(abs(value)).bit_length()

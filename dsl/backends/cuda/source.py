@@ -21,7 +21,7 @@ from dsl.backends.cuda.spelling import C_TYPES, SUM, Text, fresh, literal
 from dsl.backends.cuda.statements import WIDTH, Statements, combination
 from dsl.ir.types import product as elements
 from dsl.loops.ir import Kernel, Program, Total, statements
-from dsl.machine.expr import BITS, Buffer, Const, Expr, Extent, Ref
+from dsl.machine.expr import BITS, Buffer, Const, Expr, Extent, Ref, const
 from dsl.record import entity, record
 
 IN_REGISTERS = 64                # elements of a private buffer that are kept as an array of the thread
@@ -163,11 +163,14 @@ class _Kernel(Statements):
         units = {t.buffer: self.unit(t) for t in kernel.totals}
         self.scopes[-1].taken.discard("runs")
         extent = self.lengths(kernel.extent, list(needs.sizes))
-        if self.form != "lanes" or stored:
+        once = self.form == "map" and kernel.extent is const(1, "int64")
+        if (self.form != "lanes" or stored) and not once:
             self.line("const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;")
-        if self.form == "map" or stored:
+        if (self.form == "map" or stored) and not once:
             self.line("const long long threads = (long long)gridDim.x * blockDim.x;")
         match self.form:
+            case "map" if once:
+                self.only_iteration()
             case "map":
                 self.iterations("thread", extent, "threads")
             case "lanes":
@@ -180,6 +183,18 @@ class _Kernel(Statements):
         self.push()
         index = self.bind(self.kernel.index, AXIS_BITS)
         self.line(f"for (long long {index} = {first}; {index} < {extent}; {index} += {step}) {{")
+        self.iteration()
+
+    def only_iteration(self) -> None:
+        self.push()
+        self.scopes[-1].names[self.kernel.index] = Name("0", 0)
+        for b in self.needs.private:
+            if not in_registers(b):
+                self.scopes[-1].pointers[b] = Pointer(self.pointer(b).name)
+        self.line("if (blockIdx.x == 0 && threadIdx.x == 0) {")
+        self.iteration()
+
+    def iteration(self) -> None:
         self.depth += 1
         for b in self.needs.private:
             if in_registers(b):
@@ -286,7 +301,8 @@ class _Kernel(Statements):
         extent = str(kernel.extent.dim) if isinstance(kernel.extent, Extent) else \
             str(kernel.extent.value) if isinstance(kernel.extent, Const) else f"{kernel.index}_count"
         source = f" from {', '.join(map(_shown, loaded))}" if loaded else ""
-        return f"{self.function}: over {kernel.index} < {extent}, {' and '.join(parts) or 'checks'}{source}"
+        over = "once" if kernel.extent is const(1, "int64") else f"over {kernel.index} < {extent}"
+        return f"{self.function}: {over}, {' and '.join(parts) or 'checks'}{source}"
 
     def function_text(self, name: str, summary: str) -> Function:
         body = "\n".join(self.lines)
