@@ -175,7 +175,8 @@ def as_json(cells: Cells, options: Options, versions: Mapping[str, str], command
         mine = cells.get((cell.work, cell.size, OURS))
         low, high = cell.quartiles
         times = {"times_ours": rounded(ratio(cell, mine))} if mine and mine.status == "timed" and mine.median > 0 else {}
-        return {**head, "median": rounded(cell.median), "best": rounded(min(cell.samples)), "quartiles": [rounded(low), rounded(high)], **times,
+        return {**head, "median": rounded(cell.median), "best": rounded(min(cell.samples)),
+                "quartiles": [rounded(low), rounded(high)], **times,
                 "round_medians": [rounded(Cell("", 0, "", "timed", "", (r,)).median) for r in cell.rounds],
                 "samples": len(cell.samples), **{k: rounded(v) for k, v in (cell.details or {}).items()}}
     return {
