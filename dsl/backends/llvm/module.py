@@ -1,14 +1,12 @@
 """A program as a module of LLVM IR.
 
-In: a `Program`.  Out: the text of a module with one function to call, `i64 lr_run(frame)`, and the layout of its frame.
+In: a `Program`.  Out: the text of a module with one function to call, `answer lr_run(frame)`.
 
-    frame    ::=  answer, bytes needed, workspace, its bytes, threads, pool, sgemm, dgemm, arrays …, scalars …, sizes …
     answer   ::=  0 done | 1 a fault was met | 2 nothing was done: the workspace is smaller than `bytes needed`
-
-Every field has eight bytes.  The workspace holds the scratch arrays and, for each thread, the private arrays of a kernel.
 """
 from __future__ import annotations
 
+from dsl.backends.llvm.frame import CAPACITY, FIRST, NEEDED, THREADS, WORKSPACE
 from dsl.backends.llvm.function import BYTES, STORED, TYPES, Function, Held, Module
 from dsl.backends.llvm.kernels import on_stack, padded, private_buffers
 from dsl.backends.llvm.plan import storages
@@ -17,7 +15,6 @@ from dsl.backends.llvm.statements import block
 from dsl.loops.ir import FAULT, Kernel, Program, size_names, statements
 from dsl.machine.expr import Buffer
 
-ANSWER, NEEDED, WORKSPACE, CAPACITY, THREADS, POOL, SGEMM, DGEMM, FIRST = range(9)
 ENTRY = "lr_run"
 
 
@@ -97,7 +94,7 @@ class Main(Function):
         enough, short = self.label("enough"), self.label("short")
         self.branch(self.emit(f"icmp sle i64 {offset}, {self.field(CAPACITY, 'i64')}"), enough, short)
         self.begin(short)
-        self.do(f"store i64 {offset}, ptr {self.emit(f'getelementptr inbounds i64, ptr %frame, i64 {NEEDED}')}")
+        self.do(f"store i64 {offset}, ptr {self.word('%frame', NEEDED)}")
         self.do("ret i64 2")
         self.begin(enough)
 

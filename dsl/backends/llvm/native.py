@@ -19,18 +19,16 @@ import numpy as np
 from dsl.backends.llvm import blas, engine
 from dsl.backends.llvm.cache import compiled
 from dsl.backends.llvm.engine import Loaded, wide_vectors
-from dsl.backends.llvm.module import CAPACITY, ENTRY, FIRST, NEEDED, POOL, SGEMM, THREADS, WORKSPACE, module_text
-from dsl.backends.llvm.threads import MOST
-from dsl.backends.llvm.threads import POOL as THREAD_POOL
+from dsl.backends.llvm.frame import FIRST, NOWHERE, Frame
+from dsl.backends.llvm.module import ENTRY, module_text
+from dsl.backends.llvm.threads import MOST, POOL
 from dsl.ir.types import DType, is_float
-from dsl.loops.ir import Product, Program, size_names, statements
+from dsl.loops.ir import Kernel, Product, Program, size_names, statements
 from dsl.loops.text import listing
 
 FORMATS: dict[DType, str] = {"bool": "?7x", "int32": "i4x", "int64": "q", "float32": "f4x", "float64": "d"}
 compilations = 0                        # programs compiled since the start, so that a test can tell that a new size compiles nothing
 loads = 0                               # programs whose code came from the cache
-_EMPTY = (ctypes.c_int64 * 2)()         # what an array without elements may be read at
-_NOWHERE = ctypes.addressof(_EMPTY)
 
 
 def _pointer_by_interface(a: np.ndarray[Any, Any]) -> int:
@@ -59,25 +57,6 @@ def _count(anew: bool) -> None:
     compilations, loads = compilations + anew, loads + (not anew)
 
 
-class Frame:
-    """What one running call needs: the words it is given, and its workspace."""
-
-    def __init__(self, words: int, threads: int, routines: Sequence[int]) -> None:
-        self.words = (ctypes.c_int64 * words)()
-        self.address = ctypes.addressof(self.words)
-        self.words[THREADS], self.words[POOL] = threads, ctypes.addressof(THREAD_POOL.cell)
-        self.words[SGEMM:SGEMM + len(routines)] = list(routines)
-        self.words[WORKSPACE] = _NOWHERE
-        self.workspace: Any = None
-
-    def grow(self) -> None:
-        size = int(self.words[NEEDED])
-        self.workspace, self.words[CAPACITY] = None, 0          # the old one is freed first
-        self.workspace = np.empty(size + 128, np.uint8)         # 64 to align it; 64 so that arrays without elements can be read
-        start = self.workspace.ctypes.data
-        self.words[WORKSPACE], self.words[CAPACITY] = start + -start % 64, size
-
-
 class NativeProgram:
     """`threads` is how many a call may use, its own included; the result does not depend on it."""
 
@@ -93,8 +72,10 @@ class NativeProgram:
         self._pack = struct.Struct("=" + formats).pack_into
         self._words = FIRST + len(program.passed) + len(program.scalars) + len(self._sizes)
         self._dtypes = [np.dtype(b.dtype) for b in program.passed]
-        products = [s for s in statements(program.body) if isinstance(s, Product) and is_float(s.out.dtype)]
-        self._routines = blas.routines() if products else ()
+        met = tuple(statements(program.body))
+        if any(isinstance(s, Kernel | Product) for s in met):
+            POOL.load()
+        self._routines = blas.routines() if any(isinstance(s, Product) and is_float(s.out.dtype) for s in met) else ()
         self._frames: list[Frame] = []
 
     @property
@@ -114,8 +95,8 @@ class NativeProgram:
         it met a fault."""
         for a, dtype in zip(arrays, self._dtypes, strict=True):
             assert a.dtype == dtype and a.flags.c_contiguous, (a.dtype, dtype)
-        frame = self._frames.pop() if self._frames else Frame(self._words, self.threads, self._routines)
-        pointers = [pointer(a) if a.size else _NOWHERE for a in arrays]
+        frame = self._frames.pop() if self._frames else Frame(self._words, self.threads, POOL.address, self._routines)
+        pointers = [pointer(a) if a.size else NOWHERE for a in arrays]
         lengths = [sizes[name] for name in self._sizes]
         try:
             self._pack(frame.words, 8 * FIRST, *pointers, *scalars, *lengths)

@@ -11,7 +11,9 @@ Tiles never cut k, and their edges follow from the shape, so the number of threa
 """
 from __future__ import annotations
 
+from dsl.backends.llvm.frame import DGEMM, SGEMM
 from dsl.backends.llvm.function import STORED, SUFFIX, TYPES, Function, Module
+from dsl.backends.llvm.runs import share
 from dsl.ir.types import DType, is_float
 from dsl.loops.ir import Product
 
@@ -19,7 +21,7 @@ SMALL = 256                             # multiplications up to which plain loop
 TILE = 1_048_576                        # the least multiplications of a tile
 LEAST = 96                              # its least rows or columns: the library packs an operand anew for every tile
 BAND = 32                               # they are a multiple of this
-LIBRARY: dict[DType, int] = {"float32": 6, "float64": 7}        # where the frame has the routine (see module.py)
+LIBRARY: dict[DType, int] = {"float32": SGEMM, "float64": DGEMM}
 
 
 def product(f: Function, p: Product) -> None:
@@ -36,7 +38,6 @@ def product(f: Function, p: Product) -> None:
 def write(module: Module, name: str, dtype: DType, a_transposed: bool, b_transposed: bool) -> list[str]:
     made = [_loops(module, name, dtype, a_transposed, b_transposed)]
     if is_float(dtype):
-        module.helpers.add("parallel")
         return [*made, _decide(module, name), _tile(module, name, dtype, a_transposed, b_transposed)]
     f = Function(module)
     f.do(f"call void @{name}.loops({_ARRAYS})")
@@ -116,11 +117,11 @@ def _decide(module: Module, name: str) -> str:
     count = f.emit(f"sdiv i64 {f.emit(f'sub i64 {last}, 1')}, {length}")
     for position, kept in enumerate([*_KEPT, f"i64 {length}"]):
         f.do(f"store {kept}, ptr {f.word(environment, position)}")
-    f.do(f"call void @lr.parallel(ptr %frame, ptr @{name}.tile, ptr {environment}, i64 {count})")
+    share(f, f"{name}.tile", environment, count)
     f.jump(after)
     f.begin(after)
     f.do("ret void")
-    return f.text(f"define internal void @{name}(ptr %frame, {_ARRAYS}) noinline optsize #0")
+    return f.text(f"define internal void @{name}(ptr %frame, {_ARRAYS}) noinline optnone #0")
 
 
 def _tile(module: Module, name: str, dtype: DType, a_transposed: bool, b_transposed: bool) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dsl.backends.llvm.frame import POOL
 from dsl.backends.llvm.function import BYTES, SUFFIX, TYPES, Function, Held, Module, Parameter, structure
 from dsl.ir.types import DType
 from dsl.loops.ir import Total
@@ -56,7 +57,6 @@ def record(f: Function, scalars: Sequence[Total], arrays: Sequence[Total], flags
 def runs(f: Function, made: Made, chunk: str) -> str:
     """Writes the two functions; what is to be called."""
     g = Function(f.module, f)
-    f.module.helpers.add("parallel")
     types = [TYPES[dtype] for _, dtype in made.returned]
     result = structure(types)
     given = {p.name: g.take(p.type, p.operand, p.name[1:]) for p in made.parameters}
@@ -67,6 +67,7 @@ def runs(f: Function, made: Made, chunk: str) -> str:
     size, offsets = record(g, made.scalars, made.arrays, made.flags)
     records = "null"
     if types or made.arrays:
+        f.module.helpers.add("malloc")
         records = g.emit(f"call ptr @malloc(i64 {g.emit(f'mul i64 {count}, {size}')})", "records")
         without, enough = g.label("without"), g.label("enough")
         g.branch(g.emit(f"icmp eq ptr {records}, null"), without, enough)
@@ -79,7 +80,7 @@ def runs(f: Function, made: Made, chunk: str) -> str:
     environment = g.emit_entry(f"alloca [{len(kept)} x i64]", "environment")
     for position, (type_, operand) in enumerate(kept):
         g.do(f"store {type_} {operand}, ptr {g.word(environment, position)}")
-    g.do(f"call void @lr.parallel(ptr {g.frame()}, ptr @{made.symbol}.task, ptr {environment}, i64 {count})")
+    share(g, f"{made.symbol}.task", environment, count)
     task(f.module, made, [type_ for type_, _ in kept])
 
     def part(run: str, offset: str) -> str:
@@ -104,8 +105,15 @@ def runs(f: Function, made: Made, chunk: str) -> str:
         g.do(f"call void @free(ptr {records})")
     g.give(types, [g.emit(f"load {type_}, ptr {slot}") for slot, type_ in zip(slots, types, strict=True)])
     parameters = ", ".join(f"{p.type} {p.name}" for p in g.parameters)
-    f.module.functions.append(g.text(f"define internal {result} @{made.symbol}.runs({parameters}) noinline optsize #0"))
+    f.module.functions.append(g.text(f"define internal {result} @{made.symbol}.runs({parameters}) noinline optnone #0"))
     return f"{result} @{made.symbol}.runs({', '.join(f'{p.type} {p.operand}' for p in g.parameters)})"
+
+
+def share(f: Function, task: str, environment: str, count: str) -> None:
+    """All runs of a task, on the threads there are (see threads.py)."""
+    frame = f.frame()
+    pool = f.emit(f"load ptr, ptr {f.word(frame, POOL)}")
+    f.do(f"call void {f.emit(f'load ptr, ptr {pool}')}(ptr {frame}, ptr @{task}, ptr {environment}, i64 {count})")
 
 
 def task(module: Module, made: Made, types: Sequence[str]) -> None:
@@ -128,7 +136,8 @@ def task(module: Module, made: Made, types: Sequence[str]) -> None:
     for position, type_ in enumerate(returned):
         t.do(f"store {type_} {t.emit(f'extractvalue {result} {answer}, {position}')}, ptr {t.word(mine, position)}")
     t.do("ret void")
-    module.functions.append(t.text(f"define internal void @{made.symbol}.task(ptr %environment, i64 %run, i64 %worker) #0"))
+    header = f"define internal void @{made.symbol}.task(ptr %environment, i64 %run, i64 %worker)"
+    module.functions.append(t.text(f"{header} noinline optnone #0"))
 
 
 def combiner(module: Module, op: str, dtype: DType) -> str:

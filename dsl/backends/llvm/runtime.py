@@ -3,6 +3,11 @@ from __future__ import annotations
 
 HELPERS: dict[str, str] = {}
 
+HELPERS["malloc"] = """
+declare ptr @malloc(i64)
+declare void @free(ptr)
+"""
+
 # Rounded down; 0 by 0.
 HELPERS["floordiv"] = """
 define internal i64 @lr.floordiv(i64 %a, i64 %b) alwaysinline #0 {
@@ -55,50 +60,6 @@ cut:
   %long = icmp sge i64 %exact, 1024
   %chunk = select i1 %long, i64 %rounded, i64 %exact
   ret i64 %chunk
-}
-"""
-
-# All runs of a task, here or on the pool (see threads.py): frame[4] threads, frame[5] -> pool, threads it has, submit, grow.
-HELPERS["parallel"] = """
-declare ptr @malloc(i64)
-declare void @free(ptr)
-define internal void @lr.parallel(ptr %frame, ptr %task, ptr %environment, i64 %runs) noinline optsize #0 {
-  %at.threads = getelementptr i64, ptr %frame, i64 4
-  %threads = load i64, ptr %at.threads
-  %limit = call i64 @llvm.smin.i64(i64 %threads, i64 %runs)
-  %alone = icmp sle i64 %limit, 1
-  br i1 %alone, label %serial, label %shared
-serial:
-  br label %turn
-turn:
-  %run = phi i64 [ 0, %serial ], [ %next, %turn ]
-  call void %task(ptr %environment, i64 %run, i64 0)
-  %next = add nuw nsw i64 %run, 1
-  %more = icmp slt i64 %next, %runs
-  br i1 %more, label %turn, label %done
-shared:
-  %at.cell = getelementptr i64, ptr %frame, i64 5
-  %cell = load ptr, ptr %at.cell
-  %at.ready = getelementptr i64, ptr %cell, i64 1
-  %ready = load atomic i64, ptr %at.ready acquire, align 8
-  %enough = icmp sge i64 %ready, %limit
-  br i1 %enough, label %submit, label %grow
-grow:
-  %at.grow = getelementptr i64, ptr %cell, i64 3
-  %grow.function = load ptr, ptr %at.grow
-  call void %grow.function(i64 %threads)
-  br label %submit
-submit:
-  %pool = load ptr, ptr %cell
-  %none = icmp eq ptr %pool, null
-  br i1 %none, label %serial, label %go
-go:
-  %at.submit = getelementptr i64, ptr %cell, i64 2
-  %submit.function = load ptr, ptr %at.submit
-  call void %submit.function(ptr %pool, ptr %task, ptr %environment, i64 %runs, i64 %limit)
-  br label %done
-done:
-  ret void
 }
 """
 

@@ -1,16 +1,17 @@
 """The pool of threads that share the runs of kernels.
 
-In: a task, its environment and a number of runs, from generated code (`lr.parallel` in runtime.py).  Out: all runs are done.
+In: a task, its environment and a number of runs, from generated code (`share` in runs.py).  Out: all runs are done.
 
 The threads are the C library's, run native code only and are made when the first kernel is large enough; they need no
 interpreter lock and end with the process.  Whoever asks for runs to be done takes part as thread 0; runs are claimed one by
 one from a counter.  A job is over when its caller has found no run left and every thread that had joined is out again, so
-it never waits for a thread that sleeps.  If the pool is busy, the caller does all runs alone.
+it never waits for a thread that sleeps.  If the pool is busy, or there is none, the caller does all runs alone.
 
 An idle thread watches for a new job for some fifty microseconds, then sleeps on a condition.  To wake threads costs the caller
 more than a small job does, so jobs without help are added up, and who reaches `WAKE` runs wakes them.  A forked child has a
 new pool.
 
+    cell    ::=  lr_share, pool, threads that were asked for, grow         what a frame points to
     state   ::=  OPEN while threads may join + the number of those that are in
 """
 from __future__ import annotations
@@ -25,6 +26,8 @@ from typing import Any
 
 from dsl.backends.llvm.cache import compiled
 from dsl.backends.llvm.engine import Loaded
+from dsl.backends.llvm.frame import POOL as POOL_CELL
+from dsl.backends.llvm.frame import THREADS
 
 SPINS = 1_000
 WAKE = 64
@@ -34,12 +37,13 @@ _PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "AMD64": "call void @llv
           "aarch64": "call void @llvm.aarch64.hint(i32 1)", "arm64": "call void @llvm.aarch64.hint(i32 1)"}
 
 
+FIELDS = {"busy": 0, "generation": 64, "state": 128, "next": 192, "task": 256, "environment": 264, "runs": 272, "limit": 280,
+          "sleeping": 320, "missed": 328, "mutex": 384, "condition": 512}
+"""Where a pool has what; `missed` is how many runs were done while threads slept."""
+
+
 def pool_text() -> str:
-    """Fields of a pool: busy 0, generation 64, state 128, next run 192, task 256, environment 264, runs 272, limit 280,
-    sleeping 320, missed (runs done while threads slept) 328, mutex 384, condition 512."""
-    fields = {"busy": 0, "generation": 64, "state": 128, "next": 192, "task": 256, "environment": 264, "runs": 272, "limit": 280,
-              "sleeping": 320, "missed": 328, "mutex": 384, "condition": 512}
-    places = "\n".join(f"  %at.{name} = getelementptr inbounds i8, ptr %pool, i64 {offset}" for name, offset in fields.items())
+    places = "\n".join(f"  %at.{name} = getelementptr inbounds i8, ptr %pool, i64 {offset}" for name, offset in FIELDS.items())
     pause = _PAUSE.get(platform.machine(), "")
     return f"""
 declare i32 @pthread_mutex_lock(ptr)
@@ -65,17 +69,42 @@ done:
   ret void
 }}
 
-define void @lr_submit(ptr %pool, ptr %task, ptr %environment, i64 %runs, i64 %limit) nounwind {{
+define void @lr_share(ptr %frame, ptr %task, ptr %environment, i64 %runs) nounwind {{
+  %at.threads = getelementptr inbounds i64, ptr %frame, i64 {THREADS}
+  %threads = load i64, ptr %at.threads
+  %limit = call i64 @llvm.smin.i64(i64 %threads, i64 %runs)
+  %single = icmp sle i64 %limit, 1
+  br i1 %single, label %alone, label %several
+several:
+  %at.cell = getelementptr inbounds i64, ptr %frame, i64 {POOL_CELL}
+  %cell = load ptr, ptr %at.cell
+  %at.ready = getelementptr inbounds i64, ptr %cell, i64 2
+  %ready = load atomic i64, ptr %at.ready acquire, align 8
+  %enough = icmp sge i64 %ready, %limit
+  br i1 %enough, label %try, label %grow
+grow:
+  %at.grow = getelementptr inbounds i64, ptr %cell, i64 3
+  %grow.function = load ptr, ptr %at.grow
+  call void %grow.function(i64 %threads)
+  br label %try
+try:
+  %at.pool = getelementptr inbounds i64, ptr %cell, i64 1
+  %pool = load ptr, ptr %at.pool
+  %none = icmp eq ptr %pool, null
+  br i1 %none, label %alone, label %take
+take:
 {places}
   %taken = cmpxchg ptr %at.busy, i64 0, i64 1 acquire monotonic
   %mine = extractvalue {{ i64, i1 }} %taken, 1
   br i1 %mine, label %open, label %alone
 alone:
-  %run = phi i64 [ 0, %0 ], [ %following, %alone ]
+  br label %turn
+turn:
+  %run = phi i64 [ 0, %alone ], [ %following, %turn ]
   call void %task(ptr %environment, i64 %run, i64 0)
   %following = add nuw nsw i64 %run, 1
   %more = icmp slt i64 %following, %runs
-  br i1 %more, label %alone, label %done
+  br i1 %more, label %turn, label %done
 open:
   store ptr %task, ptr %at.task
   store ptr %environment, ptr %at.environment
@@ -184,55 +213,58 @@ leave:
 
 
 class Pool:
-    """`cell` is what generated code looks at: the pool, how many threads were asked for, `lr_submit`, `grow`."""
-
     def __init__(self) -> None:
         self.cell = (ctypes.c_int64 * 4)()
+        self.address = ctypes.addressof(self.cell)
         self.grow_function = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self.grow)
         self.cell[3] = ctypes.cast(self.grow_function, ctypes.c_void_p).value or 0
-        self.code: list[int] = []
+        self.worker = 0
         self.reset()
         os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
         """No threads: at the start, and in a forked child."""
         self.lock = threading.Lock()
-        self.cell[0] = self.cell[1] = 0
+        self.cell[1] = self.cell[2] = 0
         self.count = 1
         self.memory: list[Any] = []                             # what the threads hold pointers to
+
+    def load(self) -> None:
+        """Makes `lr_share` ready; before the first program with runs is called."""
+        with self.lock:
+            if not self.worker:
+                self.cell[0], self.worker = Loaded(compiled(pool_text(), pool_text)[0]).keep("lr_share", "lr_worker")
 
     def grow(self, threads: int) -> None:
         """Makes threads until there are so many, the caller's included; fewer if the system gives no more."""
         with self.lock:
-            if self.cell[1] >= threads:
+            if self.cell[2] >= threads:
                 return
             with suppress(OSError):
                 self._make(min(threads, MOST))
-            self.cell[1] = threads
+            self.cell[2] = threads
 
     def _make(self, threads: int) -> None:
-        library = ctypes.CDLL(None, use_errno=True)
-        if not self.code:
-            self.code = Loaded(compiled(pool_text(), pool_text)[0]).keep("lr_submit", "lr_worker")
+        library = ctypes.CDLL(None)
         if not self.memory:
             memory = ctypes.create_string_buffer(BYTES + 64)
             self.memory.append(memory)
             start = ctypes.addressof(memory)
             start += -start % 64
-            library.pthread_mutex_init(ctypes.c_void_p(start + 384), None)
-            library.pthread_cond_init(ctypes.c_void_p(start + 512), None)
-            self.cell[2], self.cell[0] = self.code[0], start
-        everything = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())     # a thread inherits the mask
+            library.pthread_mutex_init(ctypes.c_void_p(start + FIELDS["mutex"]), None)
+            library.pthread_cond_init(ctypes.c_void_p(start + FIELDS["condition"]), None)
+            self.cell[1] = start
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())         # a thread inherits the mask
         try:
             while self.count < threads:
-                argument, thread = (ctypes.c_int64 * 2)(self.cell[0], self.count), ctypes.c_void_p()
-                if library.pthread_create(ctypes.byref(thread), None, ctypes.c_void_p(self.code[1]), argument):
+                argument, thread = (ctypes.c_int64 * 2)(self.cell[1], self.count), ctypes.c_void_p()
+                if library.pthread_create(ctypes.byref(thread), None, ctypes.c_void_p(self.worker), argument):
                     raise OSError("no more threads")
                 library.pthread_detach(thread)
                 self.memory.append(argument)
                 self.count += 1
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 POOL = Pool()
