@@ -246,6 +246,8 @@ class Expressions:
                 return min(self.bits(a), self.bits(b))
             case Apply(op="minimum" | "maximum", args=args) | Apply(op="select", args=(_, *args)):
                 return max(map(self.bits, args))
+            case Apply(op="and", args=(_, Const(value=mask))) if mask >= 0:
+                return int(mask).bit_length()
             case Apply(op="to", args=(a,)) if a.dtype in ("bool", "int32"):
                 return BITS[a.dtype]
             case _:

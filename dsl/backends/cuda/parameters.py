@@ -5,7 +5,7 @@ its buffers are used; and `Parameter`s, which say where each argument of a print
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from dsl.ir.types import Dim
@@ -21,14 +21,16 @@ from dsl.loops.ir import (
     Loop,
     Product,
     Program,
+    Stmt,
     Store,
     Swap,
     Window,
     blocks,
+    buffers_of,
     expressions,
     statements,
 )
-from dsl.machine.expr import Buffer, Expr, Extent, Load, Ref, walk
+from dsl.machine.expr import Buffer, Expr, Extent, Load, Ref, const, walk
 from dsl.record import record
 
 Role = Literal["buffer", "partials", "private", "fault", "variable", "value", "unit", "count", "runs", "size"]
@@ -87,6 +89,27 @@ def host_variables(program: Program) -> frozenset[Buffer]:
     return frozenset(b for b in program.scratch if b.rank == 0 and b not in device)
 
 
+def locals_of(program: Program) -> dict[Kernel, list[Buffer]]:
+    """Scratch of rank 0 that only one kernel meets, which has one iteration and runs once: it is a variable of the thread."""
+    users: dict[Buffer, list[Stmt]] = {}
+    for s in program.body:
+        for b in buffers_of((s,)):
+            users.setdefault(b, []).append(s)
+    found: dict[Kernel, list[Buffer]] = {}
+    for b in program.scratch:
+        match users.get(b):
+            case [Kernel() as kernel] if b.rank == 0 and is_once(kernel) and b not in roots(program).values():
+                found.setdefault(kernel, []).append(b)
+            case _:
+                pass
+    return found
+
+
+def is_once(kernel: Kernel) -> bool:
+    """Whether it has one iteration, and is no matter of threads."""
+    return kernel.extent is const(1, "int64") and not kernel.totals
+
+
 def written(body: Block) -> list[Buffer]:
     """The buffers that statements store into, in order."""
     found: dict[Buffer, None] = {}
@@ -102,7 +125,8 @@ def written(body: Block) -> list[Buffer]:
 class Needs:
     """What a kernel has from outside, in the order it is met, and what changes in it."""
 
-    def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer]) -> None:
+    def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer], own: Sequence[Buffer] = ()) -> None:
+        self.own = own
         self.values: dict[Ref, None] = {}
         self.sizes: dict[str, None] = {}
         self.buffers: dict[Buffer, None] = {}
@@ -168,7 +192,7 @@ class Needs:
         self._shape(b.shape[1:], sizes)
         if b.role == "private":
             self.private.setdefault(b)
-        elif b not in self.totals and b not in self._windows:
+        elif b not in self.totals and b not in self._windows and b not in self.own:
             self.buffers.setdefault(b)
 
     def shape(self, b: Buffer) -> None:

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsl.backends.cuda.expressions import AXIS_BITS, Name, Pointer
-from dsl.backends.cuda.parameters import Parameter, Role, roots
+from dsl.backends.cuda.parameters import Parameter, Role, is_once, locals_of, roots
 from dsl.backends.cuda.prelude import block_function, block_helper, prelude
 from dsl.backends.cuda.runs import LANES, Form
 from dsl.backends.cuda.spelling import C_TYPES, SUM, Text, fresh, literal
 from dsl.backends.cuda.statements import WIDTH, Statements, combination
 from dsl.ir.types import product as elements
 from dsl.loops.ir import Kernel, Program, Total, statements
-from dsl.machine.expr import BITS, Buffer, Const, Expr, Extent, Ref, const
+from dsl.machine.expr import BITS, Buffer, Const, Expr, Extent, Ref
 from dsl.record import entity, record
 
 IN_REGISTERS = 64                # elements of a private buffer that are kept as an array of the thread
@@ -54,9 +54,9 @@ class Printed:
 
 def print_kernels(program: Program, variables: frozenset[Buffer] = frozenset(), prefix: str = "") -> tuple[Printed, ...]:
     """Every kernel of a program, in order; `variables` are passed by value.  Functions are named `prefix` and the kernel's name."""
-    of, taken = roots(program), set[str]()
+    of, own, taken = roots(program), locals_of(program), set[str]()
     kernels = dict.fromkeys(s for s in statements(program.body) if isinstance(s, Kernel))
-    return tuple(_Kernel(k, of, variables, prefix, taken).printed() for k in kernels)
+    return tuple(_Kernel(k, of, own.get(k, []), variables, prefix, taken).printed() for k in kernels)
 
 
 def source_text(kernels: Sequence[Printed]) -> str:
@@ -83,8 +83,9 @@ def in_registers(private: Buffer) -> bool:
 class _Kernel(Statements):
     """One kernel: its parameters and the loops around its body."""
 
-    def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer], variables: frozenset[Buffer], prefix: str, taken: set[str]) -> None:
-        super().__init__(kernel, of)
+    def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer], own: list[Buffer], variables: frozenset[Buffer], prefix: str,
+                 taken: set[str]) -> None:
+        super().__init__(kernel, of, own)
         self.variables, self.form = variables, form_of(kernel)
         self.combining: dict[str, str] = {}
         self.parameters: list[Parameter] = []
@@ -163,7 +164,7 @@ class _Kernel(Statements):
         units = {t.buffer: self.unit(t) for t in kernel.totals}
         self.scopes[-1].taken.discard("runs")
         extent = self.lengths(kernel.extent, list(needs.sizes))
-        once = self.form == "map" and kernel.extent is const(1, "int64")
+        once = is_once(kernel)
         if (self.form != "lanes" or stored) and not once:
             self.line("const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;")
         if (self.form == "map" or stored) and not once:
@@ -192,6 +193,10 @@ class _Kernel(Statements):
             if not in_registers(b):
                 self.scopes[-1].pointers[b] = Pointer(self.pointer(b).name)
         self.line("if (blockIdx.x == 0 && threadIdx.x == 0) {")
+        for b in self.needs.own:
+            name = self.fresh(b.name)
+            self.scopes[-1].pointers[b] = Pointer(name, variable=True)
+            self.line(f"    {C_TYPES[b.dtype]} {name};")
         self.iteration()
 
     def iteration(self) -> None:
@@ -301,7 +306,7 @@ class _Kernel(Statements):
         extent = str(kernel.extent.dim) if isinstance(kernel.extent, Extent) else \
             str(kernel.extent.value) if isinstance(kernel.extent, Const) else f"{kernel.index}_count"
         source = f" from {', '.join(map(_shown, loaded))}" if loaded else ""
-        over = "once" if kernel.extent is const(1, "int64") else f"over {kernel.index} < {extent}"
+        over = "once" if is_once(kernel) else f"over {kernel.index} < {extent}"
         return f"{self.function}: {over}, {' and '.join(parts) or 'checks'}{source}"
 
     def function_text(self, name: str, summary: str) -> Function:

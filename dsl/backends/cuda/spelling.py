@@ -185,6 +185,9 @@ def linear(shape: Iterable[Text], index: Iterable[Text]) -> Text:
         return Text("0")
     place, *rest = places
     for length, following in zip(shape, rest, strict=True):
+        if place.text.isdigit() and length.text.isdigit() and following.text.isdigit():
+            place = Text(str(int(place.text) * int(length.text) + int(following.text)))
+            continue
         scaled = place if place.text == "0" or length.text == "1" else infix("*", place, length)
         place = following if scaled.text == "0" else scaled if following.text == "0" else infix("+", scaled, following)
     return place

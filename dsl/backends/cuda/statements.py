@@ -41,10 +41,10 @@ COMBINED = {("add", "float"): "+=", ("mul", "float"): "*=", ("and", "int"): "&="
 class Statements(Expressions):
     """Prints the statements of a kernel's body."""
 
-    def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer]) -> None:
+    def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer], own: Sequence[Buffer]) -> None:
         super().__init__()
         self.kernel, self.of = kernel, of
-        self.needs = Needs(kernel, of)
+        self.needs = Needs(kernel, of, own)
         self.changing = self.needs.changing
         self.labels = 0
         self.leaving: list[str] = []
