@@ -153,7 +153,7 @@ def loop(group: Group, shop: Shop, depth: int, known: dict[Expr, Expr]) -> list[
         assert shop.block
         index, length, body = in_blocks(inner, summed, shop, depth, known, index, length, shop.block)
     else:
-        inner = [replace(t, value=t.value.to(t.buffer.dtype)) if t.wide else t for t in inner]
+        inner = [replace(t, value=t.value.to(t.buffer.dtype)) if t.wide and not t.domain else t for t in inner]
         body = tuple(block(inner, shop, depth + 1, known))
     if depth:
         made: ir.Stmt = ir.Loop(index, length, body)
