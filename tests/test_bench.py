@@ -303,9 +303,9 @@ def test_words_that_mean_nothing(words, says):
 
 def test_peers_are_chosen_by_system_or_column():
     assert command.columns_of(None) == tuple(COLUMNS)
-    assert command.columns_of("jax") == ("lr", "lr-cold", "jax", "jax-step")
-    assert command.columns_of("jax-step, c") == ("lr", "lr-cold", "c", "c-fast", "jax-step")
-    assert command.columns_of("") == ("lr", "lr-cold")
+    assert command.columns_of("jax") == ("lr", "lr-cold", "jax", "jax-step", "imports")
+    assert command.columns_of("jax-step, c") == ("lr", "lr-cold", "c", "c-fast", "jax-step", "imports")
+    assert command.columns_of("") == ("lr", "lr-cold", "imports")
 
 
 def test_the_command_is_written_without_paths():

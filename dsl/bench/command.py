@@ -53,9 +53,10 @@ def columns_of(peers: str | None) -> tuple[str, ...]:
     """Ours, and every column of the systems named: `jax` means `jax-step` too.  All of them by default."""
     if peers is None:
         return tuple(COLUMNS)
-    libraries = tuple(dict.fromkeys(c.partition("-")[0] for c in COLUMNS if c not in (OURS, f"{OURS}-cold")))
+    always = (OURS, f"{OURS}-cold", "imports")
+    libraries = tuple(dict.fromkeys(c.partition("-")[0] for c in COLUMNS if c not in always))
     wanted = {known(w.strip(), (*COLUMNS, *libraries), "peer") for w in peers.split(",") if w.strip()}
-    return tuple(c for c in COLUMNS if c in (OURS, f"{OURS}-cold") or c in wanted or c.partition("-")[0] in wanted)
+    return tuple(c for c in COLUMNS if c in always or c in wanted or c.partition("-")[0] in wanted)
 
 
 def selected(names: Sequence[str]) -> list[Work]:
