@@ -228,6 +228,32 @@ def test_random_loops(seed):
     np.testing.assert_allclose(m.eval("ga", **{**values, "a": rows}), [m.eval("ga", **{**values, "a": x}) for x in rows], rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("steps", [16, 23, 40])
+def test_segments(steps, monkeypatch):
+    """Beyond the memory budget states are computed again by segments: other loops, the same derivatives."""
+    text = f"""dim t = {steps}
+vector u[t]
+scalar w
+let p, q = fold((p, q) = (w, zeros(3)) for x in u: (sin(p * x + w) + sum(q), tanh(q * w + x * p)))
+let f = p * sum(q) + p
+let g = grad(f, w)
+let gu = vjp(f, u, 1.0)
+let h = grad(g, w)
+let masked = grad(where(w > 0, f, w * w), w)
+"""
+    values = rng_arrays({"u": (steps,)}, 5)
+    outputs = ("g", "gu", "h", "masked")
+    whole = {n: model(text).eval(n, **values, w=0.3) for n in outputs}
+    monkeypatch.setattr("dsl.passes.segments.MOST_STATES", 1000)
+    m = model(text)
+    for n in outputs:
+        np.testing.assert_allclose(m.eval(n, **values, w=0.3), whole[n], rtol=1e-11, atol=1e-13, err_msg=n)
+    assert m.eval("masked", **values, w=-0.5) == -1.0
+    (g,) = compiled(m, "g")
+    longest = max(n.shape[0].constant or 0 for n in everything([g]) if n.op is scan and n.attr("output")[0] == "all")
+    assert longest <= 6
+
+
 # ---------------------------------------------------------------- dead steps
 def test_what_no_step_uses_is_dead_to_derivatives():
     """A nan or an overflow in a branch not taken reaches no derivative of any order, inside a step, between steps and outside."""

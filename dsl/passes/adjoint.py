@@ -13,20 +13,21 @@ is computed again.  The adjoint is a loop like any other, so derivatives of ever
 Live masks go along as carried values, one for each λ, once some element of a state can be dead: a state that a later step
 does not use gets no nan from the steps before it.
 
-The states of all steps are kept: T times the carried values.  `states_before` is the one place that says so, and where
-segments would be computed again from every √T-th state.
+The states of all steps are kept: T times the carried values.  Where only the last ones are used and that is known to be too
+much, the loop is differentiated as a loop over segments (`segments.py`), whose states are computed again.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from dsl.ir.node import Node, Origins, reaches, topological
+from dsl.ir.node import Node, Origins, reaches, substitute, topological
 from dsl.ir.types import ONE, ArrayType, is_float
 from dsl.ops.control import Loop, Output, closed, scan
 from dsl.ops.leaves import leaf
 from dsl.ops.scalar import add, or_
 from dsl.ops.shape import concat, expand, full, reshape, slice_axis, zeros_like
 from dsl.passes.masks import Cotangent
+from dsl.passes.segments import is_long, segmented
 
 Sweep = Callable[[Sequence[Node], Sequence[Cotangent], Sequence[Node], Origins | None], list[Cotangent | None]]
 
@@ -45,6 +46,8 @@ def loop_adjoint(loop: Loop, given: Mapping[Output, Cotangent], wanted: Sequence
     """The cotangents of a loop's operands, given those of its outputs."""
     count, parameters = loop.carried, loop.parameters
     active = _active(loop, given, wanted)
+    if all(kind == "last" for kind, _ in given) and is_long(loop):
+        return _by_segments(loop, given, wanted, sweep, origins)
     given = {output: g if g.strict else Cotangent(g.value) for output, g in given.items()}
     if not active and not any(kind == "each" for kind, _ in given):
         return [None] * len(parameters)
@@ -132,6 +135,23 @@ def loop_adjoint(loop: Loop, given: Mapping[Output, Cotangent], wanted: Sequence
         if wanted[i]:
             cotangents[i] = Cotangent(adjoint.output(kind, place), None if live is None else adjoint.output(kind, live), strict)
     return cotangents
+
+
+def _by_segments(loop: Loop, given: Mapping[Output, Cotangent], wanted: Sequence[bool], sweep: Sweep,
+                 origins: Origins | None) -> list[Cotangent | None]:
+    """The same through the loop's segments, its operands taken as independent."""
+    names = [leaf("value", f"operand {i}", a.type) for i, a in enumerate(loop.args)]
+    lasts = segmented(Loop(loop.op, tuple(names), loop.parameters, loop.body, loop.carried, loop.sequences, loop.limits), origins)
+    found = sweep([lasts[k] for _, k in given], list(given.values()), [n for n, w in zip(names, wanted, strict=True) if w], origins)
+    back = dict(zip(names, loop.args, strict=True))
+    results = iter(found)
+
+    def restored(g: Cotangent | None) -> Cotangent | None:
+        if g is None:
+            return None
+        value, *mask = substitute([g.value] if g.mask is None else [g.value, g.mask], back, origins=origins)
+        return Cotangent(value, mask[0] if mask else None, g.strict)
+    return [restored(next(results)) if w else None for w in wanted]
 
 
 def _active(loop: Loop, given: Mapping[Output, Cotangent], wanted: Sequence[bool]) -> list[int]:
