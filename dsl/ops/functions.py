@@ -149,6 +149,15 @@ F("split",       "*parts test",    "data", "Training and test rows, shuffled by 
 F("codes",       "column",         "data", "A text column as integers, in sorted order.", None)
 F("labels",      "column",         "data", "The sorted distinct texts of a column.", None)
 
+FORMS = {
+    "scan": ("scan(v = v0 for t in ts: expr)", "A loop over the rows of `ts` that carries `v` from `v0` on: its values after every step, stacked. "
+             "Several: `scan((p, q) = (p0, q0) for (t, u) in (ts, us): (e1, e2))` gives a tuple."),
+    "fold": ("fold(v = v0 for t in ts: expr)", "The same loop: its value after the last step."),
+    "iterate": ("iterate(v = v0 while cond max 100: expr)", "A loop while a condition holds: its value where it does not. Reaching `max` turns is an error; "
+                "no derivative goes through it."),
+}
+"""What is written like a call and is a form of its own: how it is written, and what it is."""
+
 LATER = frozenset("""einsum cholesky solve solve_triangular cho_solve logdet det inv eigh svd qr trace normal_lpdf student_t_lpdf
 bernoulli_logit_lpmf poisson_log_lpmf multi_normal_cholesky_lpdf gamma_lpdf beta_lpdf rk4""".split())
 """Functions of the language that this version does not have yet."""

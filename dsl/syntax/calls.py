@@ -18,7 +18,7 @@ from dsl.ir.types import (
     shape_text,
 )
 from dsl.ops.build import as_dim
-from dsl.ops.functions import FUNCTIONS, LATER, Function, Parameter
+from dsl.ops.functions import FORMS, FUNCTIONS, LATER, Function, Parameter
 from dsl.ops.scalar import alias
 from dsl.ops.table import constant
 from dsl.syntax import ast
@@ -67,7 +67,7 @@ class Calls(Loops):
         if function.id in self.later:
             return self.bound_later(function.id, function.span)
         callables = [n for n, s in self.scope.items() if isinstance(s.value, UserFunction)]
-        near = nearest(function.id, [*FUNCTIONS, *LATER, *callables])
+        near = nearest(function.id, [*FUNCTIONS, *FORMS, *LATER, *callables])
         return error("E0302", f"no function `{function.id}`", function.span, "not a function",
                      help=f"did you mean `{near}`?" if near else f"define it: `def {function.id}(x) = …`")
 

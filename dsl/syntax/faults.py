@@ -24,7 +24,7 @@ from dsl.ir.types import (
     is_float,
     shape_text,
 )
-from dsl.ops.functions import FUNCTIONS
+from dsl.ops.functions import FORMS, FUNCTIONS
 from dsl.ops.leaves import is_leaf, leaf_name
 from dsl.syntax import ast
 from dsl.syntax.values import (
@@ -165,9 +165,11 @@ class Faults:
         self.check_unparsed(name)
         if name in FUNCTIONS:
             return error("E0302", f"`{name}` is a function", span, help=f"call it: `{FUNCTIONS[name].signature}`")
+        if name in FORMS:
+            return error("E0302", f"`{name}` is a loop", span, help=f"write `{FORMS[name][0]}`")
         if name in self.later:
             return self.bound_later(name, span)
-        near = nearest(name, [*self.scope, *CONSTANTS]) or nearest(name, FUNCTIONS, 0.8)
+        near = nearest(name, [*self.scope, *CONSTANTS]) or nearest(name, [*FUNCTIONS, *FORMS], 0.8)
         labels = [Label(s.span, "this one?")] if near and (s := self.scope.get(near)) and s.span else []
         if name in ELSEWHERE:
             help = ELSEWHERE[name]

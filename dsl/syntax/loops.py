@@ -91,7 +91,8 @@ class Loops(Indexing):
                 break
             starts = widened
         if condition.dtype != "bool" or condition.rank:
-            raise error("E0203", f"the condition of `iterate` is one bool, not {type_words(condition.type) if condition.rank else condition.dtype}", expr.condition.span,
+            found = type_words(condition.type) if condition.rank else condition.dtype
+            raise error("E0203", f"the condition of `iterate` is one bool, not {found}", expr.condition.span,
                         help="compare with something (`abs(v) > 1e-9`); reduce an array with `any(…)` or `all(…)`")
         body = [self.kept(expr, k, start, value) for k, (start, value) in enumerate(zip(starts, new, strict=True))]
         operands, parameters = list(starts), list(carries)
@@ -161,8 +162,9 @@ class Loops(Indexing):
         name, written = expr.states[place].id, self.written(expr, place)
         label = Label(expr.starts[place].span, f"{name} starts as {type_words(start.type)}")
         if value.dtype != start.dtype and not (is_float(start.dtype) or (start.dtype != "bool" and value.dtype == "bool")):
-            raise error("E0203", f"`{name}` starts as {start.dtype}, but its next value is {value.dtype}", written.span, value.dtype, labels=[label],
-                        help="start from a float (`0.0`, `float(…)`)" if is_float(value.dtype) else "a loop keeps the dtype of what it carries")
+            help = "start from a float (`0.0`, `float(…)`)" if is_float(value.dtype) else "a loop keeps the dtype of what it carries"
+            raise error("E0203", f"`{name}` starts as {start.dtype}, but its next value is {value.dtype}", written.span, value.dtype,
+                        labels=[label], help=help)
         value = cast(value, start.dtype)
         fits = value.rank == start.rank and all(
             decide(a, b) is not False and not (a.constant == 1 and a != b) for a, b in zip(value.shape, start.shape, strict=True))
