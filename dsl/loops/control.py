@@ -5,22 +5,38 @@ of their own, the body is lowered like any other graph, and what it makes takes 
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from dsl.ir.node import Node
 from dsl.loops import ir
-from dsl.loops.element import Index
+from dsl.loops.element import Elements, Index
 from dsl.loops.legalise import legalise
 from dsl.loops.shuffle import shuffled_order
-from dsl.loops.task import Task
+from dsl.loops.task import Shop, Task
 from dsl.machine.expr import Buffer, Expr, Load, Ref, const, extent, load, ref, walk
 from dsl.ops.control import Loop, opened
 
-if TYPE_CHECKING:
-    from dsl.loops.lower import Lowering
+
+class Outer(Protocol):
+    """The lowering that a loop stands in."""
+
+    shop: Shop
+
+    def elements(self) -> Elements: ...
+    def whole(self, node: Node) -> Buffer | None: ...
+    def target(self, node: Node) -> Buffer: ...
+    def put(self, node: Node, buffer: Buffer) -> None: ...
+    def record(self, node: Node, buffer: Buffer) -> None: ...
+    def add(self, task: Task) -> None: ...
+
+    def inner(self, leaf: Callable[[Node, Index], Expr], whole: Callable[[Node], Buffer | None],
+              roots: Sequence[tuple[Node, Buffer]]) -> ir.Block:
+        """Other graphs lowered, over other leaves."""
+        ...
 
 
-def lower_permutation(outer: Lowering, node: Node) -> None:
+def lower_permutation(outer: Outer, node: Node) -> None:
     """A random order of 0 … n - 1."""
     attrs = dict(node.attrs)
     elements = outer.elements()
@@ -36,7 +52,7 @@ def lower_permutation(outer: Lowering, node: Node) -> None:
 class _Body:
     """The body of a loop being lowered: its parameters are carried buffers, rows of sequences, and values from outside."""
 
-    def __init__(self, outer: Lowering, loop: Loop, nodes: list[Node]) -> None:
+    def __init__(self, outer: Outer, loop: Loop, nodes: list[Node]) -> None:
         self.outer, self.loop, self.shop = outer, loop, outer.shop
         self.place: Expr = const(0, "int64")
         self.elements = outer.elements()
@@ -65,9 +81,8 @@ class _Body:
         return self.outer.whole(loop.args[number])
 
     def lower(self, roots: list[tuple[Node, Buffer]]) -> ir.Block:
-        from dsl.loops.lower import Lowering
         core = legalise([n for n, _ in roots])
-        return Lowering(self.shop, self.element, self.whole).block([(n, b) for n, (_, b) in zip(core, roots, strict=True)])
+        return self.outer.inner(self.element, self.whole, [(n, b) for n, (_, b) in zip(core, roots, strict=True)])
 
     def advance(self) -> list[ir.Stmt]:
         """The new values take the place of the old ones."""
@@ -87,7 +102,7 @@ class _Body:
                 outer.record(node, self.carried[number])
 
 
-def lower_scan(outer: Lowering, nodes: list[Node]) -> None:
+def lower_scan(outer: Outer, nodes: list[Node]) -> None:
     loop = opened(nodes[0])
     body = _Body(outer, loop, nodes)
     turn = ref(body.shop.name("turn"))
@@ -124,7 +139,7 @@ def lower_scan(outer: Lowering, nodes: list[Node]) -> None:
     body.finish([ir.Loop(turn.name, length, tuple(inner))], stacks)
 
 
-def lower_iterate(outer: Lowering, nodes: list[Node]) -> None:
+def lower_iterate(outer: Outer, nodes: list[Node]) -> None:
     loop = opened(nodes[0])
     body = _Body(outer, loop, nodes)
     turn, going = body.shop.name("turn"), body.shop.buffer("bool", (), "going")
@@ -137,6 +152,6 @@ def lower_iterate(outer: Lowering, nodes: list[Node]) -> None:
             *inner, ir.Flag(load(going) & at_end), ir.Leave(~load(going) | at_end), *body.advance(), ir.Assign(turn, ref(turn) + 1)))], [])
 
 
-def lower_loop(outer: Lowering, nodes: list[Node]) -> None:
+def lower_loop(outer: Outer, nodes: list[Node]) -> None:
     """All results of one loop."""
     (lower_scan if nodes[0].op.name == "scan" else lower_iterate)(outer, nodes)

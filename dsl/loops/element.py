@@ -98,7 +98,8 @@ class Elements:
         """0 but in the places that the slice takes."""
         (x,) = node.args
         lead = len(index) - len(items)
-        places, inside = list(index[:lead]), const(True, "bool")
+        places = list(index[:lead])
+        inside: Expr = const(True, "bool")
         for i, (start, length, step) in zip(index[lead:], items):
             if step == 1 and start == ZERO and length == node.shape[lead + len(places) - lead]:
                 places.append(i)

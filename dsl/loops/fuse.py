@@ -207,15 +207,16 @@ def running(task: Task, shop: Shop, known: Mapping[Expr, Expr]) -> list[ir.Stmt]
     """A running total: carried from one element to the next."""
     assert task.op is not None and task.unit is not None
     (axis,) = task.domain
+    op, start = task.op, task.unit
     total = ref(shop.name("run"), task.buffer.dtype)
     step = ref(shop.name("step"))
     task = task.substituted({**known, ref(axis.name): extent(axis.extent) - 1 - step if task.reverse else step})
     if task.factor is not None:
         new = select(step.eq(0), task.value, task.value + task.factor * total)
     else:
-        new = apply(task.op, total, task.value)
-    body = [*(ir.Flag(f) for f in task.flags), ir.Assign(total.name, new), ir.Store(task.buffer, task.place, total)]
-    return [ir.Local(total.name, total.dtype, task.unit), ir.Loop(step.name, extent(axis.extent), tuple(shared(body, shop)))]
+        new = apply(op, total, task.value)
+    body: list[ir.Stmt] = [*(ir.Flag(f) for f in task.flags), ir.Assign(total.name, new), ir.Store(task.buffer, task.place, total)]
+    return [ir.Local(total.name, total.dtype, start), ir.Loop(step.name, extent(axis.extent), tuple(shared(body, shop)))]
 
 
 def work(group: Group, factor: int) -> Dim:

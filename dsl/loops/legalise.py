@@ -107,7 +107,7 @@ def _nonempty(y: Node, x: Node, live: Node | None, axes: Axes) -> Node:
 
 def _extreme(kind: str) -> Callable[..., Node]:
     def lowered(x: Node, live: Node | None = None, *, axes: Axes, keepdims: bool) -> Node:
-        return _nonempty(reduced(kind, x, axes, keepdims, _number(x)), x, live, axes)
+        return _nonempty(reduced(kind, x, axes, keepdims), x, live, axes)
     return lowered
 
 

@@ -115,10 +115,15 @@ class Lowering:
             case _:
                 lower_loop(self, self.loops[same_loop(node)])
 
+    def inner(self, leaf: Callable[[Node, Index], Expr], whole: Callable[[Node], Buffer | None],
+              roots: Sequence[tuple[Node, Buffer]]) -> ir.Block:
+        return Lowering(self.shop, leaf, whole).block(roots)
+
     # ------------------------------------------------------------ tasks
     def axes(self, shape: Shape) -> tuple[list[Axis], Index]:
         """A loop for every axis that is longer than 1, and the index they make."""
-        domain, index = [], []
+        domain: list[Axis] = []
+        index: list[Expr] = []
         for n in shape:
             if n == ONE:
                 index.append(NOUGHT)
@@ -290,7 +295,7 @@ class Lowering:
             clear: ir.Block = (ir.Store(buffer, zero_index, const(0, buffer.dtype)),)
             adding: ir.Block = (*(ir.Flag(f) for f in flags),
                                 ir.If(~dead, (ir.Combine(load(buffer, (*places, *index[rank:])), "add", value),)))
-            both = []
+            both: list[ir.Stmt] = []
             for axes, body in ((zero_domain, clear), (domain, adding)):
                 change: dict[Expr, Expr] = {ref(a.name): ref(n) for a, n in zip(axes, names)}
                 both.extend(fuse.nest(axes, names[:len(axes)], tuple(renamed(s, change) for s in body)))

@@ -97,15 +97,16 @@ def mapped(body: ir.Block, change: Callable[[ir.Stmt], ir.Stmt | None]) -> ir.Bl
 # ---------------------------------------------------------------- rows that only their iteration uses
 def narrowed(body: ir.Block, scratch: set[Buffer]) -> tuple[ir.Block, list[Buffer]]:
     kernels = [s for s in ir.statements(body) if isinstance(s, ir.Kernel)]
-    owner: dict[Buffer, ir.Kernel | None] = {}
-    for k in kernels:
-        for b in ir.buffers_of(k.body):
-            owner[b] = None if b in owner else k
+    owners: dict[Buffer, list[ir.Kernel]] = {}
+    for kernel in kernels:
+        for b in ir.buffers_of(kernel.body):
+            owners.setdefault(b, []).append(kernel)
     outside: dict[Buffer, None] = {}
     _outside(body, outside)
     private: dict[Buffer, Buffer] = {}
-    for b, k in owner.items():
-        if b not in scratch or k is None or b in outside or not b.rank or any(t.buffer is b for t in k.totals):
+    for b, found in owners.items():
+        k = found[0]
+        if b not in scratch or len(found) > 1 or b in outside or not b.rank or any(t.buffer is b for t in k.totals):
             continue
         places = [e.index for s in ir.statements(k.body) for e in walk(ir.expressions(s)) if isinstance(e, Load) and e.buffer is b]
         places += [s.index for s in ir.statements(k.body) if isinstance(s, ir.Store) and s.buffer is b]

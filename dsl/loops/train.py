@@ -17,11 +17,11 @@ before the step, whatever the order, and a step that is given up leaves no trace
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dsl.ir.node import Node, Origins, make
+from dsl.ir.node import Node, Origins
 from dsl.ir.types import Dim, Size, is_float
 from dsl.loops import ir
 from dsl.loops.element import Index

@@ -206,7 +206,7 @@ def const(value: bool | int | float, dtype: DType) -> Const:
     found = _interned.get((Const, key, dtype))
     if found is None:
         found = _interned[Const, key, dtype] = Const(value, dtype)
-    return found                                                                     # type: ignore[no-any-return]
+    return found
 
 
 def _round32(value: float) -> float:
@@ -220,7 +220,7 @@ def ref(name: str, dtype: DType = "int64") -> Ref:
     found = _interned.get((Ref, name, dtype))
     if found is None:
         found = _interned[Ref, name, dtype] = Ref(name, dtype)
-    return found                                                                     # type: ignore[no-any-return]
+    return found
 
 
 def extent(dim: Dim | int) -> Expr:
@@ -231,7 +231,7 @@ def extent(dim: Dim | int) -> Expr:
     found = _interned.get((Extent, dim))
     if found is None:
         found = _interned[Extent, dim] = Extent(dim)
-    return found                                                                     # type: ignore[no-any-return]
+    return found
 
 
 def load(buffer: Buffer, index: Iterable[Expr] = ()) -> Load:
@@ -240,7 +240,7 @@ def load(buffer: Buffer, index: Iterable[Expr] = ()) -> Load:
     found = _interned.get((Load, buffer, places))
     if found is None:
         found = _interned[Load, buffer, places] = Load(buffer, places)
-    return found                                                                     # type: ignore[no-any-return]
+    return found
 
 
 def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
@@ -255,7 +255,7 @@ def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
     found = _interned.get(key)
     if found is None:
         found = _interned[key] = Apply(op, args, dtype)
-    return found                                                                     # type: ignore[no-any-return]
+    return found
 
 
 def as_expr(value: Any, dtype: DType) -> Expr:
@@ -269,7 +269,7 @@ def select(condition: Expr, a: Any, b: Any) -> Expr:
     a, b = as_expr(a, dtype), as_expr(b, dtype)
     if isinstance(condition, Const):
         return a if condition.value else b                                           # type: ignore[no-any-return]
-    return a if a is b else apply("select", condition, a, b)                         # type: ignore[no-any-return]
+    return a if a is b else apply("select", condition, a, b)
 
 
 def fma(a: Expr, b: Any, c: Any) -> Expr:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,12 +15,35 @@ from dsl.errors import LrError
 from dsl.loops.cost import operations
 from dsl.loops.train import Feeds, GroupGraphs, Mode
 from dsl.ops.leaves import STEP, TRAINING
+from dsl.runtime.compute import Compute, LeafKey
 from dsl.runtime.rows import Rows
-from dsl.runtime.steps import schedule_values
+from dsl.runtime.steps import StepFunction, schedule_values
+from dsl.syntax import program
 from dsl.syntax.binding import leaf_key
 
-if TYPE_CHECKING:
-    from dsl.runtime.train import Driver
+
+class Steps(Protocol):
+    """What bursts need of the driver whose steps they make."""
+
+    plan: program.Train
+    rows: Rows
+    compute: Compute
+    functions: list[StepFunction]
+    schedules: list[tuple[program.Schedule, Any]]
+    targets: list[LeafKey]
+    current: Sequence[Any]
+    values: dict[LeafKey, Any]
+    weight: float
+
+    @property
+    def made(self) -> int:
+        """Steps made in this `train`."""
+        ...
+
+    @property
+    def made_before(self) -> int:
+        """Steps made before it."""
+        ...
 
 SECONDS = 0.05
 """How long a burst is to take: so often progress is shown and Ctrl-C is heard."""
@@ -28,7 +51,7 @@ FIRST = 20_000_000
 """Scalar operations of the first burst, whose speed is not known yet."""
 
 
-def feeds_of(driver: Driver) -> tuple[Feeds, list[int]]:
+def feeds_of(driver: Steps) -> tuple[Feeds, list[int]]:
     """Where the leaves of a step come from, and which of the rows' arrays they take."""
     rows, leaves = driver.rows, {leaf_key(n): n for f in driver.functions for n in f.compiled.executable.leaves}
     mode: Mode = "whole" if rows.whole else "one by one" if rows.one_by_one else "slices"
@@ -50,9 +73,9 @@ def changing_sizes(rows: Rows) -> tuple[str, ...]:
 class Bursts:
     """The steps of one `train`, made by native code."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Steps) -> None:
         self.driver = driver
-        compute, functions = driver.state.compute, driver.functions
+        compute, functions = driver.compute, driver.functions
         feeds, self.used = feeds_of(driver)
         groups = []
         for f in functions:
@@ -80,7 +103,7 @@ class Bursts:
         self.state = [np.array(driver.current[p], dtype=n.dtype, order="C") for p, n in zip(self.places, self.made.state, strict=True)]
         self.data = [np.ascontiguousarray(rows.arrays[i], dtype=n.dtype) for i, n in zip(self.used, self.feeds.rows, strict=True)]
         values: dict[Any, Any] = {leaf_key(n): v for f in driver.functions for n, v in zip(f.others.values(), f.rest, strict=True)}
-        known = {**driver.state.values, **values}
+        known = {**driver.values, **values}
         self.fixed = [np.ascontiguousarray(known[leaf_key(n)]) for n in self.made.fixed_arrays]
         self.scalars = [known[leaf_key(n)] for n in self.made.fixed_scalars]
         self.known = self.sizes(rows)
@@ -89,9 +112,9 @@ class Bursts:
         self.ragged = [s[name] for name in self.feeds.ragged for s in sizes]
         for length in {min(rows.size, rows.total), short} if not (rows.whole or rows.one_by_one) else {1}:
             for f in driver.functions:
-                driver.state.compute.check_sizes(f.compiled, rows.sizes(length))
-        if self.feeds.shuffle is not None and driver.report.steps % rows.steps_an_epoch:
-            self.order[:] = rows.order(driver.report.steps // rows.steps_an_epoch)
+                driver.compute.check_sizes(f.compiled, rows.sizes(length))
+        if self.feeds.shuffle is not None and driver.made % rows.steps_an_epoch:
+            self.order[:] = rows.order(driver.made // rows.steps_an_epoch)
 
     def run(self, first: int, count: int, steps: int) -> tuple[int, bool]:
         """Up to `count` steps from step `first` of `steps` on: how many were made, and whether the next is bad."""
@@ -101,7 +124,7 @@ class Bursts:
         schedules = [schedule_values(s, first, count, steps, rows.steps_an_epoch).astype(s.leaf.dtype) for s, _ in driver.schedules]
         arrays = [*self.data, *self.fixed, *schedules, *self.state, *([self.order] if self.feeds.shuffle is not None else []),
                   self.sums, self.last, self.outcome]
-        scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.state.steps_before, *self.ragged, *self.scalars]
+        scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.made_before, *self.ragged, *self.scalars]
         self.known["steps of a burst"] = count
         began = time.perf_counter()
         self.native(arrays, scalars, self.known)

@@ -39,6 +39,12 @@ class Compiled:
     names: set[str]
     checked: dict[str, int] | None = None
 
+    @property
+    def reference(self) -> NumpyExecutable:
+        """The reference's executable, of a graph that was compiled for it."""
+        assert isinstance(self.executable, NumpyExecutable)
+        return self.executable
+
 
 MANY = 300_000
 """Elements of a graph from which on compiling it pays even if it is run once."""

@@ -74,7 +74,7 @@ def source(function: StepFunction, taken: Sequence[Any], place: int) -> tuple[No
 
     The way is from the result back through operands that are nan or, where none is, infinite, to the last term that has finite
     operands only or reads what is infinite already; if that is a loop, on through its body in its first bad step."""
-    executable = function.compiled.executable
+    executable = function.compiled.reference
     values = executable.trace(function.leaves(taken))
     node, turn = _back(executable.roots[place], values), ""
     while node in executable.loops:

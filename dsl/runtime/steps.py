@@ -132,7 +132,7 @@ class StepFunction:
         leaves = dict(zip(self.compiled.keys, self.compiled.executable.leaves, strict=True))
         self.taken = [leaves.pop(key, None) for key in (*given, *state)]
         self.others = leaves
-        self.run = self.compiled.executable.taking([*self.taken, *leaves.values()])
+        self.run = self.compiled.reference.taking([*self.taken, *leaves.values()])
         self.places = [state.index(key) for key in self.targets]
         self.changes_all = self.places == list(range(len(state)))
 

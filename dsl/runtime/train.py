@@ -11,8 +11,8 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Protocol
@@ -112,6 +112,7 @@ class Driver:
 
     def __init__(self, state: State, plan: program.Train) -> None:
         self.state, self.plan = state, plan
+        self.compute, self.values = state.compute, state.values
         self.steps_elsewhere = 0
         """Steps made before this run that its reports count on from (`m.step` makes one at a time)."""
         self.report = Report()
@@ -120,6 +121,14 @@ class Driver:
         self.best: float | None = None
         self.waited = 0
         self.log: IO[str] | None = None
+
+    @property
+    def made(self) -> int:
+        return self.report.steps
+
+    @property
+    def made_before(self) -> int:
+        return self.state.steps_before
 
     # ------------------------------------------------------------ set up
     def prepare(self) -> None:
@@ -325,7 +334,7 @@ class Driver:
                 current = function.after(current, results)
                 function.results = results
         except Fault as fault:
-            raise state.compute.explained(function.compiled.executable.located(fault)) from None
+            raise state.compute.explained(function.compiled.reference.located(fault)) from None
         except (FaultAt, MemoryError) as problem:
             raise state.compute.explained(problem) from None
         self.current = current
