@@ -66,6 +66,12 @@ def all_functions(all_kernels, gcc):
     return ShimLauncher().load(source_text(all_kernels), [f for k in all_kernels for f in k.functions])
 
 
+@pytest.fixture(scope="session")
+def preemptive_functions(all_kernels, gcc):
+    """The same, of threads that are put aside anywhere."""
+    return ShimLauncher(preemptive=True).load(source_text(all_kernels), [f for k in all_kernels for f in k.functions])
+
+
 class Loaded(ShimLauncher):
     """A launcher whose functions are compiled already."""
 
@@ -159,6 +165,14 @@ def test_kernels_agree_with_numpy(case, all_functions):
     launchers = [Loaded(all_functions, seed, blocks) for seed, blocks in SCHEDULES]
     cuda = CudaProgram(case.program, launchers[0], prefix(case))
     for sizes in sizes_of(case):
+        agrees(case, sizes, in_every_schedule(cuda, launchers))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_threads_put_aside_anywhere_agree_with_numpy(case, preemptive_functions):
+    launchers = [Loaded(preemptive_functions, seed, blocks) for seed, blocks in ((4, 64), (5, 2))]
+    cuda = CudaProgram(case.program, launchers[0], prefix(case))
+    for sizes in (case.sizes[-1], *([{**case.sizes[-1], "n": 150}] if case.name not in OWN_SIZES and "n" in case.sizes[-1] else [])):
         agrees(case, sizes, in_every_schedule(cuda, launchers))
 
 
@@ -393,26 +407,32 @@ FAULTS = {
 }
 
 
-def edited(case, old, new):
+RACES = {
+    "private memory that threads share": ("softmax_of_rows", " * threads + thread]", "]"),
+    "slices that threads share": ("linear_regression", "g_runs[j * runs + run]", "g_runs[j * runs]"),
+}
+
+
+def edited(case, old, new, preemptive=False):
     """The case's program with its source changed, under every schedule."""
     class Editor(ShimLauncher):
         def load(self, source, functions):
             assert old in source, f"{old} is not in the source"
             return super().load(source.replace(old, new), functions)
 
-    cuda = CudaProgram(case.program, Editor())
+    cuda = CudaProgram(case.program, Editor(preemptive=preemptive))
     return in_every_schedule(cuda, [ShimLauncher(seed, blocks) for seed, blocks in (*SCHEDULES, (3, 2), (4, 64))])
 
 
-@pytest.mark.parametrize("what", FAULTS)
+@pytest.mark.parametrize("what", FAULTS | RACES)
 def test_planted_faults_are_found(what, gcc, monkeypatch):
     monkeypatch.setattr(runs, "MOST_RUNS", 3)
     monkeypatch.setattr(runs, "MOST_SLICES", 37)
     monkeypatch.setattr(runs, "MOST_PARTIALS", 0)
-    name, old, new = FAULTS[what]
+    name, old, new = (FAULTS | RACES)[what]
     case = BY_NAME[name]
     with pytest.raises(AssertionError):
-        execute = edited(case, old, new)
+        execute = edited(case, old, new, preemptive=what in RACES)
         for sizes in (*case.sizes, {**case.sizes[-1], "n": 1000}):
             agrees(case, sizes, execute)
 

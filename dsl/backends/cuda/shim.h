@@ -6,6 +6,9 @@
 // error here: a barrier that only a part of the block reaches (threads that have ended count as missing), lanes of a mask
 // that wait at different places, a lane that is not in the mask it gives.  Shared memory is filled with 0xff (nan, -1) before
 // each block, and a shuffle from a lane that does not exist gives such bytes too.
+//
+// Compiled with -DLR_PREEMPT -fsanitize-coverage=trace-pc, a thread may also be put aside at the start of any basic block, so
+// that threads which touch what they should not share meet in the middle.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -51,6 +54,7 @@ static void (*body)(void*);
 static void* arguments;
 static char* message;                     // 256 characters, of the caller
 static bool failed;
+static bool in_kernel;                    // whether what runs is a thread's own code
 
 static uint64_t random_bits() {           // splitmix64 (Steele, Lea and Flood, 2014)
     uint64_t z = random_state += 0x9e3779b97f4a7c15u;
@@ -68,6 +72,7 @@ static void shuffle(unsigned* order, unsigned count) {
 }
 
 static void wait(State state, unsigned site, unsigned mask) {
+    in_kernel = false;
     Thread& self = threads[current];
     self.state = state;
     self.site = site;
@@ -77,6 +82,7 @@ static void wait(State state, unsigned site, unsigned mask) {
 
 static void thread_main() {
     body(arguments);
+    in_kernel = false;
     threads[current].state = DONE;
 }
 
@@ -146,20 +152,24 @@ static bool run_block() {
                 continue;
             }
             threadIdx = {current, 0, 0};
+            in_kernel = true;
             swapcontext(&scheduler, &threads[current].context);
+            in_kernel = false;
             if (failed) return false;
         }
         bool released = false;
         if (!release_warps(&released)) return false;
         if (released || skipped) continue;
         unsigned at_barrier = 0, done = 0, first = 0;
-        bool one_site = true;
+        bool one_site = true, running = false;
         for (unsigned t = 0; t < count; ++t) {
+            running = running || threads[t].state == READY;
             done += threads[t].state == DONE;
             if (threads[t].state != AT_BARRIER) continue;
             if (at_barrier++ == 0) first = threads[t].site;
             one_site = one_site && threads[t].site == first;
         }
+        if (running) continue;
         if (done == count) return true;
         if (at_barrier < count || !one_site) {
             snprintf(message, 256, "barrier divergence: %u of %u threads at %s, %u have ended, in block %u", at_barrier, count,
@@ -245,6 +255,16 @@ template <class To, class From> static To bits_as(From value) {
 }
 
 }  // namespace lr_shim
+
+#ifdef LR_PREEMPT
+// Called at the start of every basic block, those of the shim too.
+extern "C" __attribute__((no_sanitize_coverage, visibility("hidden"))) void __sanitizer_cov_trace_pc() {
+    if (!lr_shim::in_kernel) return;
+    lr_shim::in_kernel = false;
+    if (lr_shim::random_bits() % 16 == 0) lr_shim::wait(lr_shim::READY, 0, 0);
+    lr_shim::in_kernel = true;
+}
+#endif
 
 #define __syncthreads() lr_shim::wait(lr_shim::AT_BARRIER, __COUNTER__ + 1, 0)
 #define __syncwarp() lr_shim::wait(lr_shim::AT_WARP, __COUNTER__ + 1, 0xffffffffu)

@@ -33,6 +33,7 @@ from dsl.record import entity
 FLAGS = ("-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fvisibility=hidden", "-shared", "-fPIC")
 C_SCALARS: dict[str, Any] = {"bool": ctypes.c_bool, "int32": ctypes.c_int32, "int64": ctypes.c_int64, "float32": ctypes.c_float,
                              "float64": ctypes.c_double}
+PREEMPTIVE = ("-DLR_PREEMPT", "-fsanitize-coverage=trace-pc")
 MARGIN = 64
 SIGNALLING = {"float32": (np.uint32, 0xFFBF_FFFF, 0x7F80_0000), "float64": (np.uint64, 0xFFF7_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000)}
 """The bits a number may have, and must have, to be a nan that no arithmetic makes."""
@@ -63,20 +64,21 @@ def _type(declaration: str) -> str:
     return re.sub(r"( __restrict__)? \w+$", "", declaration)
 
 
-def build(source: str, functions: Sequence[Function]) -> ctypes.CDLL:
+def build(source: str, functions: Sequence[Function], preemptive: bool = False) -> ctypes.CDLL:
     """The library of a source.  Raises `NoCompiler`, or `ShimError` if g++ refuses the source."""
+    flags = FLAGS + PREEMPTIVE if preemptive else FLAGS
     compiler = shutil.which("g++")
     if compiler is None:
         raise NoCompiler("g++ is not installed")
     text = shim_source(source, functions)
     header = resources.files("dsl.backends.cuda").joinpath("shim.h").read_text(encoding="utf-8")
-    key = hashlib.sha256("\0".join((text, header, *FLAGS, compiler)).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\0".join((text, header, *flags, compiler)).encode()).hexdigest()[:32]
     library = _folder() / f"{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory() as place:
             Path(place, "shim.h").write_text(header, encoding="utf-8")
             Path(place, "kernels.cpp").write_text(text, encoding="utf-8")
-            made = subprocess.run([compiler, *FLAGS, "kernels.cpp", "-o", "kernels.so"], cwd=place, capture_output=True, text=True)
+            made = subprocess.run([compiler, *flags, "kernels.cpp", "-o", "kernels.so"], cwd=place, capture_output=True, text=True)
             if made.returncode:
                 raise ShimError(made.stderr[:4000])
             partial = library.with_suffix(f".{os.getpid()}")
@@ -116,16 +118,16 @@ def margin(dtype: DType, number: int) -> bytes:
 
 
 class ShimLauncher:
-    """`seed` chooses the order in which blocks and threads run."""
+    """`seed` chooses the order in which blocks and threads run; `preemptive` ones are put aside anywhere, not at barriers only."""
 
-    def __init__(self, seed: int = 0, most_blocks: int = 64) -> None:
-        self.seed, self.most_blocks = seed, most_blocks
+    def __init__(self, seed: int = 0, most_blocks: int = 64, preemptive: bool = False) -> None:
+        self.seed, self.most_blocks, self.preemptive = seed, most_blocks, preemptive
         self.launches = self.allocations = 0
 
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
         if not functions:
             return {}
-        library = build(source, functions)
+        library = build(source, functions, self.preemptive)
         return {f.name: getattr(library, f"run_{f.name}") for f in functions}
 
     def allocate(self, dtype: DType, count: int) -> ShimMemory:

@@ -1,0 +1,212 @@
+"""Scripts of the language run as CUDA programs, by the shim, and compared with the reference; what the host waits for."""
+
+import ctypes
+import shutil
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl.backends.cuda.driver import CudaProgram
+from dsl.backends.cuda.serial import on_the_device
+from dsl.backends.cuda.shim import C_SCALARS, ShimLauncher, build
+from dsl.backends.cuda.source import print_kernels
+from dsl.backends.native import NativeBackend
+from dsl.loops.ir import Kernel, statements
+from dsl.loops.verify import verify
+from tests.loop_programs import BY_NAME, CASES, agrees
+from tests.random_programs import check, generate
+from tests.test_cuda_source import called, needs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gcc():
+    needs(shutil.which("g++"), "g++")
+
+
+class Counting(ShimLauncher):
+    """Counts what makes the host wait."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.downloads = 0
+
+    def download(self, place):
+        self.downloads += 1
+        return super().download(place)
+
+
+def on_the_shim(text, **options):
+    """A model whose native code is CUDA C, and the programs it has compiled."""
+    programs = []
+
+    def compiler(program):
+        programs.append(CudaProgram(program, Counting(most_blocks=5)))
+        return programs[-1]
+
+    model = dsl.compile(text, device="cpu", **options)
+    model.session.compute.native = NativeBackend(compiler)
+    return model, programs
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_programs_mean_what_numpy_says(seed):
+    compiled = []
+
+    def evaluate(program, precision):
+        model, programs = on_the_shim(program.source, precision=precision)
+        compiled.append(programs)
+        function = model.function(list(program.inputs), "result")
+        return lambda values: function(*values.values())
+
+    check(generate(seed), evaluate, precision=("float64", "float32")[seed % 2], gradients=False)
+    assert compiled[0], "nothing was compiled"
+
+
+LOGISTIC = """
+seed 3
+dim n = 37
+data X = normal(37, 3)
+data y = where(X[:, 0] + 0.5 * normal(37) > 0, 1.0, 0.0)
+vector x[3]
+scalar t
+shared w = 0.1 * normal(3), b = 0.0
+model z = x @ w + b
+cost C = mean(softplus(z) - t * z)
+grad gw, gb = C wrt w, b
+update w <- w - 0.3 * gw
+update b <- b - 0.3 * gb
+train 4 epochs over x = X, t = y batch 8 shuffle
+"""
+
+
+def test_training_equals_the_reference():
+    model, programs = on_the_shim(LOGISTIC)
+    reference = dsl.compile(LOGISTIC, device="numpy")
+    model.run()
+    reference.run()
+    for name in ("w", "b"):
+        np.testing.assert_allclose(model[name], reference[name], rtol=1e-12, atol=1e-12, err_msg=name)
+    assert any(p.program.name == "train" and p.launcher.launches > 20 for p in programs)
+
+
+ONE_BY_ONE = """
+seed 1
+data X = linspace(-1, 1, 21)
+data Y = 2 * X + 1
+scalar x, y
+shared w = 0.0, b = 0.0
+cost C = sqr(x * w + b - y)
+grad gw, gb = C wrt w, b
+update w <- w - 0.05 * gw
+update b <- b - 0.05 * gb
+train 10 epochs over x = X, y = Y
+"""
+
+
+def test_steps_on_single_numbers_are_one_launch():
+    """Without kernels in it, the whole loop of a burst is one: the host starts it and reads the results."""
+    model, programs = on_the_shim(ONE_BY_ONE)
+    reference = dsl.compile(ONE_BY_ONE, device="numpy")
+    model.run()
+    reference.run()
+    np.testing.assert_array_equal([model["w"], model["b"]], [reference["w"], reference["b"]])
+    train, = (p for p in programs if p.program.name == "train")
+    assert len(train.functions) == 1 and train.launcher.launches < 10
+
+
+def test_faults_go_to_the_reference():
+    model, programs = on_the_shim("int vector at\nvector x[5]\nlet y = sum(x[at])")
+    function = model.function(["x", "at"], "y")
+    assert function(np.arange(5.0), np.array([1, 4, -1])) == 9
+    with pytest.raises(dsl.LrError, match="E07"):
+        function(np.arange(5.0), np.array([1, 5]))
+    assert programs[0].launcher.launches
+
+
+# ---------------------------------------------------------------- serial statements
+def kernels_of(program):
+    return [s for s in statements(program.body) if isinstance(s, Kernel)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_moved_programs_are_well_formed(case):
+    program, variables = on_the_device(case.program)
+    verify(program)
+    assert all(b.rank == 0 and b in program.scratch for b in variables)
+    again, _ = on_the_device(program)
+    assert kernels_of(again) == kernels_of(program), "something was left to move"
+
+
+@pytest.mark.parametrize("name, kernels, downloads", [
+    ("recurrence", 1, 2),                          # the whole program is one kernel: only the two results come back
+    ("leave_from_inner_loop", 1, 1),
+    ("sum_of_float32", 2, 1),                      # the total is converted where it is
+    ("total_of_each_turn", 2, 1),                  # a kernel and a store a turn, no waiting in between
+    ("map_matrix", 1, 1),
+])
+def test_the_host_waits_for_results_only(name, kernels, downloads):
+    case = BY_NAME[name]
+    cuda = CudaProgram(case.program, Counting())
+    assert len(kernels_of(cuda.program)) == kernels
+    agrees(case, case.sizes[-1], lambda *call: called(cuda, *call))
+    assert cuda.launcher.downloads == downloads
+
+
+def test_the_host_waits_where_it_must():
+    """A `Leave` that depends on a total: one number a turn."""
+    case = BY_NAME["steps_until_small"]
+    cuda = CudaProgram(case.program, Counting())
+    arrays, scalars = case.make({"n": 4, "m": 50}, np.random.default_rng(0))
+    called(cuda, case.program, arrays, scalars, {"n": 4, "m": 50})
+    assert cuda.launcher.downloads == int(arrays["steps"]) + 1 + 2
+
+
+# ---------------------------------------------------------------- CuPy, as its documentation describes it
+class FakeArray(np.ndarray):
+    """What the launcher asks of a `cupy.ndarray`."""
+
+    def set(self, values):
+        assert type(values) is np.ndarray and values.dtype == self.dtype and values.shape == self.shape and values.flags.c_contiguous
+        self[...] = values
+
+
+class FakeModule:
+    """`cupy.RawModule`: the source run by the shim."""
+
+    def __init__(self, *, code, options, backend):
+        assert isinstance(options, tuple) and "--fmad=false" in options and backend == "nvrtc"
+        self.code = code
+
+    def get_function(self, name):
+        def call(grid, block, args):
+            assert len(grid) == len(block) == 1 and isinstance(args, tuple)
+            printed, = (f for k in FakeModule.kernels for f in k.functions if f.name == name)
+            library = build(self.code, [f for k in FakeModule.kernels for f in k.functions])
+            values = []
+            for parameter, a in zip(printed.parameters, args, strict=True):
+                pointer = "*" in parameter.declaration
+                assert isinstance(a, FakeArray) if pointer else isinstance(a, np.generic), parameter
+                assert not pointer or (a.ndim == 1 and a.size), "a pointer to something"
+                values.append(ctypes.c_void_p(a.ctypes.data) if pointer else C_SCALARS[a.dtype.name](a.item()))
+            pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+            message = ctypes.create_string_buffer(256)
+            assert not getattr(library, f"run_{name}")(pointers, *grid, *block, ctypes.c_uint64(1), message), message.value
+        return call
+
+
+@pytest.mark.parametrize("name", ["linear_regression", "descent_by_batches", "gather_with_faults", "products_float32", "softmax_of_rows",
+                                  "extent_from_data", "scalars", "swapped_states"])
+def test_what_is_asked_of_cupy(name, monkeypatch):
+    cupy = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(Device=lambda: types.SimpleNamespace(attributes={"MultiProcessorCount": 3})), RawModule=FakeModule,
+        empty=lambda count, dtype: np.full(count, 1, dtype).view(FakeArray), asnumpy=lambda a: np.array(a, subok=False),
+        matmul=lambda a, b, out: np.matmul(a, b, out=out))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    case = BY_NAME[name]
+    monkeypatch.setattr(FakeModule, "kernels", print_kernels(*on_the_device(case.program)), raising=False)
+    cuda = CudaProgram(case.program)
+    for sizes in case.sizes:
+        agrees(case, sizes, lambda *call: called(cuda, *call))
