@@ -300,7 +300,7 @@ def reaches(roots: Iterable[Node], targets: Iterable[Node]) -> set[Node]:
     return found
 
 
-def substitute_attr(value: Any, sizes: Mapping[str, Dim]) -> Any:
+def substitute_attr(value: Any, sizes: Mapping[str, Dim], origins: Origins | None = None) -> Any:
     match value:
         case Dim():
             return value.substitute(sizes)
@@ -308,8 +308,8 @@ def substitute_attr(value: Any, sizes: Mapping[str, Dim]) -> Any:
             return value.substitute(sizes)
         case tuple():
             if value and isinstance(value[0], Node):
-                return tuple(substitute(value, {}, sizes))
-            return tuple(substitute_attr(v, sizes) for v in value)
+                return tuple(substitute(value, {}, sizes, origins))
+            return tuple(substitute_attr(v, sizes, origins) for v in value)
         case _:
             return value
 
@@ -322,7 +322,7 @@ def substitute(roots: Sequence[Node], replacement: Mapping[Node, Node], sizes: M
         if node in new:
             continue
         args = tuple(new[a] for a in node.args)
-        attrs = tuple((k, substitute_attr(v, sizes)) for k, v in node.attrs) if sizes and node.attrs else node.attrs
+        attrs = tuple((k, substitute_attr(v, sizes, origins)) for k, v in node.attrs) if sizes and node.attrs else node.attrs
         if args == node.args and attrs == node.attrs:
             new[node] = node
         else:
