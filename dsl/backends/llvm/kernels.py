@@ -79,7 +79,7 @@ def kernel(f: Function, k: Kernel, block: Callable[[Function, Block], None]) -> 
     take_results(f.call(here + once, bool(returned)))
     f.jump(after)
     f.begin(many)
-    made = Made(symbol, tuple(inner.parameters), tuple(scalars), tuple(arrays), flags, tuple(own.values()), private)
+    made = Made(symbol, tuple(inner.parameters), tuple(scalars), tuple(arrays), flags, k.work, tuple(own.values()), private)
     take_results(f.call(runs(f, made, chunk), bool(returned)))
     f.jump(after)
     f.begin(after)

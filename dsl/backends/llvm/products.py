@@ -103,7 +103,7 @@ def _decide(module: Module, name: str) -> str:
     f.begin(library)
     environment = f.emit_entry(f"alloca [{len(_KEPT) + 1} x i64]", "environment")
     edge = f.emit("call i64 @llvm.smax.i64(i64 %m, i64 %n)", "edge")
-    wanted = f.emit(f"fptosi double {f.emit(f'fdiv double {work}, {TILE}.0')} to i64")
+    wanted = f.emit(f"call i64 @llvm.fptosi.sat.i64.f64(double {f.emit(f'fdiv double {work}, {TILE}.0')})")
     bands = f.emit(f"sdiv i64 {edge}, {LEAST}")
     tiles = f.emit(f"call i64 @llvm.smin.i64(i64 {wanted}, i64 {bands})")
     tiles = f.emit(f"call i64 @llvm.smin.i64(i64 {tiles}, i64 64)")
@@ -117,7 +117,7 @@ def _decide(module: Module, name: str) -> str:
     count = f.emit(f"sdiv i64 {f.emit(f'sub i64 {last}, 1')}, {length}")
     for position, kept in enumerate([*_KEPT, f"i64 {length}"]):
         f.do(f"store {kept}, ptr {f.word(environment, position)}")
-    share(f, f"{name}.tile", environment, count)
+    share(f, f"{name}.tile", environment, count, f.emit(f"call i64 @llvm.fptosi.sat.i64.f64(double {work})"))
     f.jump(after)
     f.begin(after)
     f.do("ret void")

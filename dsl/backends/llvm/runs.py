@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from dsl.backends.llvm.frame import POOL
 from dsl.backends.llvm.function import BYTES, SUFFIX, TYPES, Function, Held, Module, Parameter, structure
-from dsl.ir.types import DType
+from dsl.ir.types import Dim, DType
 from dsl.loops.ir import Total
 from dsl.record import entity
 
@@ -26,13 +26,15 @@ from dsl.record import entity
 @entity
 class Made:
     """A kernel's function: its name and parameters, the first two of which are the bounds; its totals, whether it has a fault
-    mark, the parameters that point to the totals of rank > 0, and the one that points to the private arrays, if any."""
+    mark, the work of an iteration, the parameters that point to the totals of rank > 0, and the one that points to the private
+    arrays, if any."""
 
     symbol: str
     parameters: tuple[Parameter, ...]
     scalars: tuple[Total, ...]
     arrays: tuple[Total, ...]
     flags: bool
+    work: Dim
     own: tuple[str, ...]
     private: str | None
 
@@ -80,7 +82,8 @@ def runs(f: Function, made: Made, chunk: str) -> str:
     environment = g.emit_entry(f"alloca [{len(kept)} x i64]", "environment")
     for position, (type_, operand) in enumerate(kept):
         g.do(f"store {type_} {operand}, ptr {g.word(environment, position)}")
-    share(g, f"{made.symbol}.task", environment, count)
+    operations = g.emit(f"mul i64 {given[made.parameters[1].name]}, {g.dim(made.work)}")
+    share(g, f"{made.symbol}.task", environment, count, operations)
     task(f.module, made, [type_ for type_, _ in kept])
 
     def part(run: str, offset: str) -> str:
@@ -109,11 +112,11 @@ def runs(f: Function, made: Made, chunk: str) -> str:
     return f"{result} @{made.symbol}.runs({', '.join(f'{p.type} {p.operand}' for p in g.parameters)})"
 
 
-def share(f: Function, task: str, environment: str, count: str) -> None:
-    """All runs of a task, on the threads there are (see threads.py)."""
+def share(f: Function, task: str, environment: str, count: str, operations: str) -> None:
+    """All runs of a task, on the threads there are (see threads.py); `operations` is how much there is to do in all."""
     frame = f.frame()
     pool = f.emit(f"load ptr, ptr {f.word(frame, POOL)}")
-    f.do(f"call void {f.emit(f'load ptr, ptr {pool}')}(ptr {frame}, ptr @{task}, ptr {environment}, i64 {count})")
+    f.do(f"call void {f.emit(f'load ptr, ptr {pool}')}(ptr {frame}, ptr @{task}, ptr {environment}, i64 {count}, i64 {operations})")
 
 
 def task(module: Module, made: Made, types: Sequence[str]) -> None:

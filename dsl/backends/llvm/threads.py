@@ -8,7 +8,7 @@ one from a counter.  A job is over when its caller has found no run left and eve
 it never waits for a thread that sleeps.  If the pool is busy, or there is none, the caller does all runs alone.
 
 An idle thread watches for a new job for some fifty microseconds, then sleeps on a condition.  To wake threads costs the caller
-more than a small job does, so jobs without help are added up, and who reaches `WAKE` runs wakes them.  A forked child has a
+more than a small job does, so jobs without help are added up, and who reaches `WAKE` operations wakes them.  A forked child has a
 new pool.
 
     cell    ::=  lr_share, pool, threads that were asked for, grow         what a frame points to
@@ -30,7 +30,7 @@ from dsl.backends.llvm.frame import POOL as POOL_CELL
 from dsl.backends.llvm.frame import THREADS
 
 SPINS = 1_000
-WAKE = 64
+WAKE = 2_000_000
 MOST = 256
 BYTES = 1024
 _PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "AMD64": "call void @llvm.x86.sse2.pause()",
@@ -39,7 +39,7 @@ _PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()", "AMD64": "call void @llv
 
 FIELDS = {"busy": 0, "generation": 64, "state": 128, "next": 192, "task": 256, "environment": 264, "runs": 272, "limit": 280,
           "sleeping": 320, "missed": 328, "mutex": 384, "condition": 512}
-"""Where a pool has what; `missed` is how many runs were done while threads slept."""
+"""Where a pool has what; `missed` is how many operations were done while threads slept."""
 
 
 def pool_text() -> str:
@@ -69,7 +69,7 @@ done:
   ret void
 }}
 
-define void @lr_share(ptr %frame, ptr %task, ptr %environment, i64 %runs) nounwind {{
+define void @lr_share(ptr %frame, ptr %task, ptr %environment, i64 %runs, i64 %operations) nounwind {{
   %at.threads = getelementptr inbounds i64, ptr %frame, i64 {THREADS}
   %threads = load i64, ptr %at.threads
   %limit = call i64 @llvm.smin.i64(i64 %threads, i64 %runs)
@@ -118,7 +118,7 @@ open:
   br i1 %asleep, label %count, label %share
 count:
   %missed = load i64, ptr %at.missed
-  %missed.1 = add i64 %missed, %runs
+  %missed.1 = add i64 %missed, %operations
   store i64 %missed.1, ptr %at.missed
   %worth = icmp sge i64 %missed.1, {WAKE}
   br i1 %worth, label %wake, label %share
