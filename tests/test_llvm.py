@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsl.backends.llvm import blas, native
 from dsl.backends.llvm import cache as object_cache
-from dsl.backends.llvm import native
 from dsl.backends.llvm.module import module_text
 from dsl.backends.llvm.native import NativeProgram
 from dsl.backends.llvm.plan import storages
@@ -176,8 +176,7 @@ def test_products(shape, dtype):
 
 
 def test_scipys_threads_are_as_before():
-    from dsl.backends.llvm import blas
-    functions = blas._thread_functions()
+    functions = blas.thread_functions()
     assert functions, "SciPy's OpenBLAS is not found"
     get, put = functions
     before = get()
@@ -191,6 +190,22 @@ def test_scipys_threads_are_as_before():
         assert get() == 2
     finally:
         put(before)
+
+
+def test_scipys_own_answer_is_as_good(monkeypatch):
+    """Where no OpenBLAS is found, SciPy is asked for the routines."""
+    x, y = np.random.default_rng(7).normal(size=(2, 30, 30))
+    a, b, out = (Buffer(name, "float64", (n, n), role) for name, role in (("a", "input"), ("b", "input"), ("out", "output")))
+    program = Program("product", (a, b, out), (), (Product(out, a, b, False, False, "p"),))
+    direct, asked = blas.routines(), blas.routines.__wrapped__
+    assert blas.library(), "SciPy's OpenBLAS is not found"
+    for found in (blas.library, lambda: None):
+        monkeypatch.setattr(blas, "library", found)
+        monkeypatch.setattr(blas, "routines", asked)
+        z = np.zeros((30, 30))
+        NativeProgram(program)([x, y, z], [], {"n": 30})
+        np.testing.assert_allclose(z, x @ y, rtol=1e-12, atol=1e-12)
+        assert (blas.routines() == direct) == (found() is not None)
 
 
 # ---------------------------------------------------------------- memory
