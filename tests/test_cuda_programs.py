@@ -10,12 +10,15 @@ import pytest
 
 import dsl
 from dsl.backends.cuda.driver import CudaProgram
+from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.serial import on_the_device
 from dsl.backends.cuda.shim import C_SCALARS, ShimLauncher, build
 from dsl.backends.cuda.source import print_kernels
 from dsl.backends.native import NativeBackend
-from dsl.loops.ir import Kernel, statements
+from dsl.ir.types import Dim, Size
+from dsl.loops.ir import Assign, Combine, Kernel, Let, Local, Loop, Program, Store, Total, statements
 from dsl.loops.verify import verify
+from dsl.machine.expr import Buffer, const, extent, load, ref
 from tests.loop_programs import BY_NAME, CASES, agrees
 from tests.random_programs import check, generate
 from tests.test_cuda_source import called, needs
@@ -133,7 +136,7 @@ def kernels_of(program):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_moved_programs_are_well_formed(case):
-    program, variables = on_the_device(case.program)
+    program, variables = on_the_device(flattened(case.program))
     verify(program)
     assert all(b.rank == 0 and b in program.scratch for b in variables)
     again, _ = on_the_device(program)
@@ -206,7 +209,51 @@ def test_what_is_asked_of_cupy(name, monkeypatch):
         matmul=lambda a, b, out: np.matmul(a, b, out=out))
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     case = BY_NAME[name]
-    monkeypatch.setattr(FakeModule, "kernels", print_kernels(*on_the_device(case.program)), raising=False)
+    monkeypatch.setattr(FakeModule, "kernels", print_kernels(*on_the_device(flattened(case.program))), raising=False)
     cuda = CudaProgram(case.program)
     for sizes in case.sizes:
         agrees(case, sizes, lambda *call: called(cuda, *call))
+
+
+# ---------------------------------------------------------------- loops over rows and columns
+def extents(name):
+    return [(k.index, str(k.extent.dim)) for k in kernels_of(flattened(BY_NAME[name].program)) if hasattr(k.extent, "dim")]
+
+
+def test_independent_turns_are_iterations():
+    assert extents("map_matrix") == [("ij", "m*n")]
+    assert extents("permuted_axes")[0] == ("ijq", "d*m*n")
+
+
+@pytest.mark.parametrize("name", ["sum_of_rows", "sum_of_columns", "softmax_of_rows", "argmax_of_rows", "products_along_rows",
+                                  "linear_regression", "windows_of_windows", "roots_by_newton"])
+def test_turns_that_depend_on_each_other_stay_loops(name):
+    assert kernels_of(flattened(BY_NAME[name].program)) == kernels_of(BY_NAME[name].program)
+
+
+def turns(stores, totals=(), lets=()):
+    """Whether the loop in a kernel over a matrix is taken apart."""
+    loop = Loop("j", extent(m), tuple(stores))
+    kernel = Kernel("k", "i", extent(n), (*lets, loop), tuple(totals), Dim.of(1))
+    return kernels_of(flattened(Program("p", (x, y, v), (), (kernel,))))[0] is not kernel
+
+
+n, m, i, j = Dim.of(Size("n")), Dim.of(Size("m")), ref("i"), ref("j")
+x, y = Buffer("x", "float32", (n, m), "input"), Buffer("y", "float32", (n, m), "state")
+v = Buffer("v", "float32", (m,), "state")
+
+
+def test_which_turns_are_independent():
+    assert turns([Store(y, (i, j), load(x, [i, j]) * load(v, [j]))])
+    assert turns([Store(y, (i, j), load(y, [i, j]) + 1.0)])
+    assert turns([Store(y, (i, j), load(x, [i, j]) * ref("a", "float32"))], lets=[Let("a", load(x, [i, i]))])
+    total = Buffer("total", "float32", (), "scratch")
+    assert turns([Combine(load(total), "add", load(x, [i, j]))], totals=[Total(total, "add", const(0.0, "float32"))])
+
+    assert not turns([Store(y, (i, j), load(y, [i, j - 1]) + 1.0)]), "reads what another turn writes"
+    assert not turns([Store(v, (j,), load(x, [i, j]))]), "the last row wins"
+    assert not turns([Store(y, (i, j * 2), load(x, [i, j]))]), "not the index by itself"
+    assert not turns([Store(y, (i, j), load(x, [i, j])), Store(y, (j, i), load(x, [i, j]))]), "two places"
+    nought, a = const(0.0, "float32"), ref("a", "float32")
+    assert not turns([Combine(load(v, [j]), "add", load(x, [i, j]))], totals=[Total(v, "add", nought)]), "a total with elements"
+    assert not turns([Assign("a", a + load(x, [i, j])), Store(y, (i, j), a)], lets=[Local("a", "float32", nought)]), "a running sum"

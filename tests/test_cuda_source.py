@@ -12,6 +12,7 @@ import pytest
 
 from dsl.backends.cuda import nvrtc, runs, shim
 from dsl.backends.cuda.driver import CudaProgram
+from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.launch import Place
 from dsl.backends.cuda.serial import on_the_device
 from dsl.backends.cuda.shim import ShimError, ShimLauncher
@@ -57,7 +58,7 @@ def prefix(case):
 
 @pytest.fixture(scope="session")
 def all_kernels():
-    return [k for case in CASES for k in print_kernels(*on_the_device(case.program), prefix(case))]
+    return [k for case in CASES for k in print_kernels(*on_the_device(flattened(case.program)), prefix(case))]
 
 
 @pytest.fixture(scope="session")
@@ -371,7 +372,7 @@ def test_a_kernel_swaps_no_arrays():
 # ---------------------------------------------------------------- sources to read
 @pytest.mark.parametrize("name", ["softmax_of_rows", "linear_regression", "gather_with_faults", "roots_by_newton"])
 def test_sources(name, golden):
-    golden(f"cuda/{name}.cu", kernel_source(*on_the_device(BY_NAME[name].program)))
+    golden(f"cuda/{name}.cu", kernel_source(*on_the_device(flattened(BY_NAME[name].program))))
 
 
 # ---------------------------------------------------------------- planted faults

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.launch import Argument, Array, Launcher, Place
 from dsl.backends.cuda.parameters import Parameter
 from dsl.backends.cuda.runs import LANES, run_count
@@ -39,7 +40,7 @@ class CudaProgram:
         if launcher is None:
             from dsl.backends.cuda.device import CupyLauncher
             launcher = CupyLauncher()
-        self.program, self.variables = on_the_device(program)
+        self.program, self.variables = on_the_device(flattened(program))
         self.launcher = launcher
         printed = print_kernels(self.program, self.variables, prefix)
         self.source = source_text(printed)

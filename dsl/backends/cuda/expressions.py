@@ -253,6 +253,10 @@ class Expressions:
             case _:
                 return BITS[e.dtype]
 
+    def index_bits(self, extent: Expr) -> int:
+        """Of an index below `extent`, which is an axis, or all elements of an array."""
+        return max(AXIS_BITS, self.bits(extent)) if isinstance(extent, Const | Extent) else AXIS_BITS
+
     # ------------------------------------------------------------ what gets a name
     def _deserves_name(self, e: Expr, text: Text, whole: bool) -> bool:
         if self.known(e) is not None or not self.worth_a_name(e):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dsl.backends.cuda.expressions import AXIS_BITS, Name, Pointer
+from dsl.backends.cuda.expressions import Name, Pointer
 from dsl.backends.cuda.parameters import Parameter, Role, is_once, locals_of, roots
 from dsl.backends.cuda.prelude import block_function, block_helper, prelude
 from dsl.backends.cuda.runs import LANES, Form
@@ -76,7 +76,7 @@ def form_of(kernel: Kernel) -> Form:
 
 
 def in_registers(private: Buffer) -> bool:
-    count = elements(private.shape).constant
+    count = elements(private.shape).known
     return count is not None and count <= IN_REGISTERS
 
 
@@ -182,7 +182,7 @@ class _Kernel(Statements):
 
     def iterations(self, first: str, extent: str, step: str) -> None:
         self.push()
-        index = self.bind(self.kernel.index, AXIS_BITS)
+        index = self.bind(self.kernel.index, self.index_bits(self.kernel.extent))
         self.line(f"for (long long {index} = {first}; {index} < {extent}; {index} += {step}) {{")
         self.iteration()
 
@@ -208,7 +208,7 @@ class _Kernel(Statements):
         self.close()
 
     def local_array(self, b: Buffer) -> None:
-        count, c_type = elements(b.shape).constant, C_TYPES[b.dtype]
+        count, c_type = elements(b.shape).known, C_TYPES[b.dtype]
         name = self.fresh(b.name)
         if b in self.needs.swapped:
             memory = self.fresh(f"{b.name}_memory")

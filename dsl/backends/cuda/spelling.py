@@ -142,11 +142,12 @@ def fresh(name: str, taken: Callable[[str], bool]) -> str:
 # ---------------------------------------------------------------- sizes
 def dim_text(dim: Dim, sizes: Callable[[str], str]) -> Text:
     """A length; `sizes` names the size variables."""
-    if not dim.terms:
-        return Text("0")
+    if dim.known is not None:
+        return literal(dim.known, "int64")
     total: Text | None = None
     for monomial, coefficient in dim.terms:
-        factors = [_atom_text(a, sizes) for a in monomial]
+        factors = [_atom_text(a, sizes) for a in monomial if _fixed(a) is None]
+        coefficient *= math.prod(v for a in monomial if (v := _fixed(a)) is not None)
         if abs(coefficient) != 1 or not factors:
             factors.insert(0, literal(abs(coefficient), "int64"))
         term = product(factors)
@@ -165,9 +166,13 @@ def product(factors: Iterable[Text]) -> Text:
     return first
 
 
+def _fixed(atom: Size | Derived) -> int | None:
+    return atom.value if isinstance(atom, Size) else None
+
+
 def _atom_text(atom: Size | Derived, sizes: Callable[[str], str]) -> Text:
     if isinstance(atom, Size):
-        return Text(sizes(atom.name)) if atom.value is None else literal(atom.value, "int64", suffixed=True)
+        return Text(sizes(atom.name))
     left, right = (dim_text(d, sizes) for d in (atom.left, atom.right))
     match atom.kind:
         case "floordiv":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from dsl.backends.cuda.expressions import AXIS_BITS, Expressions, Pointer, count_uses
+from dsl.backends.cuda.expressions import Expressions, Pointer, count_uses
 from dsl.backends.cuda.parameters import Needs
 from dsl.backends.cuda.spelling import C_TYPES, SUM, UNARY, Text, infix, product
 from dsl.ir.types import DType
@@ -183,7 +183,7 @@ class Statements(Expressions):
                 self.line(f"const long long {count} = {text.text};")
                 text = Text(count)
         self.push()
-        c_name = self.bind(index, AXIS_BITS)
+        c_name = self.bind(index, self.index_bits(extent))
         self.leaving.append("loop")
         self.line(f"for (long long {c_name} = 0; {c_name} < {text.at(SUM)}; ++{c_name}) {{")
         self.depth += 1
