@@ -20,6 +20,10 @@ from dsl.machine.expr import replace as substituted
 
 LARGEST = 4000
 """Operations in one loop body; beyond that another loop is begun, as compilers take more than linear time."""
+TILE = 64
+"""Rows that take turns together (see `stages`)."""
+WORTH_LANES = 60
+"""Scalar operations of a row from which on they are worth that."""
 AXIS_NAMES = "ijkl"
 
 
@@ -149,16 +153,23 @@ def loop(group: Group, shop: Shop, depth: int, known: dict[Expr, Expr]) -> list[
             task = replace(task, target=target)
         inner.append(task)
     length = extent(group.extent)
+    factor = 1
     if blocked:
         assert shop.block
+        factor = shop.block
         index, length, body = in_blocks(inner, summed, shop, depth, known, index, length, shop.block)
     else:
         inner = [replace(t, value=t.value.to(t.buffer.dtype)) if t.wide and not t.domain else t for t in inner]
-        body = tuple(block(inner, shop, depth + 1, known))
+        parts = stages(inner) if depth == 0 and shop.block else []
+        if parts:
+            index, length, body = in_tiles(parts, shop, known, index, length)
+            factor = TILE
+        else:
+            body = tuple(block(inner, shop, depth + 1, known))
     if depth:
         made: ir.Stmt = ir.Loop(index, length, body)
     else:
-        made = ir.Kernel(shop.name("k"), index, length, body, tuple(totals), work(group, shop.block or 1 if blocked else 1))
+        made = ir.Kernel(shop.name("k"), index, length, body, tuple(totals), work(group, factor))
     known.update(finished)
     return [*before, made, *after]
 
@@ -185,6 +196,32 @@ def in_blocks(tasks: Sequence[Task], summed: set[Buffer], shop: Shop, depth: int
         *(ir.Local(part.name, "float32", const(0, "float32")) for part, _ in parts),
         ir.Loop(row, minimum(length - ref(start), size), (ir.Let(index, ref(start) + ref(row)), *body)),
         *(statement for _, statement in parts))
+
+
+def stages(tasks: Sequence[Task]) -> list[list[Task]]:
+    """The tasks of a row in turns of those that have loops and those that have none, if the latter are worth vector lanes of
+    their own: then many rows take one turn before the next, and the scalar work of a row runs in the lanes of many rows."""
+    parts: list[tuple[bool, list[Task]]] = []
+    for group in groups(tasks):
+        loops = group.extent is not None
+        if any(t.alone for t in group.tasks):
+            return []
+        if parts and parts[-1][0] == loops:
+            parts[-1][1].extend(group.tasks)
+        else:
+            parts.append((loops, list(group.tasks)))
+    dear = max((sum(t.cost for t in part) for loops, part in parts if not loops), default=0)
+    return [part for _, part in parts] if len(parts) > 1 and dear >= WORTH_LANES else []
+
+
+def in_tiles(parts: Sequence[Sequence[Task]], shop: Shop, known: Mapping[Expr, Expr], index: str, length: Expr) -> tuple[str, Expr, ir.Block]:
+    """A loop over tiles of rows, in each of which every part goes through all rows of the tile."""
+    number, start, row = shop.name("tile"), shop.name("start"), shop.name("row")
+    body: list[ir.Stmt] = [ir.Let(start, ref(number) * TILE)]
+    for part in parts:
+        inner = block(part, shop, 1, known)
+        body.append(ir.Loop(row, minimum(length - ref(start), TILE), (ir.Let(index, ref(start) + ref(row)), *inner)))
+    return number, apply("idiv", length + (TILE - 1), const(TILE, "int64")), tuple(body)
 
 
 def filled(task: Task, depth: int) -> list[ir.Stmt]:

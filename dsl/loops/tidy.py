@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from dsl.ir.types import Dim
 from dsl.loops import ir
-from dsl.machine.expr import Buffer, Expr, Load, Ref, load, ref, walk
+from dsl.machine.expr import Apply, Buffer, Const, Expr, Load, Ref, load, ref, walk
 from dsl.machine.expr import replace as substituted
 
 
@@ -104,6 +105,7 @@ def narrowed(body: ir.Block, scratch: set[Buffer]) -> tuple[ir.Block, list[Buffe
     outside: dict[Buffer, None] = {}
     _outside(body, outside)
     private: dict[Buffer, Buffer] = {}
+    place: dict[Buffer, tuple[Expr, ...]] = {}
     for b, found in owners.items():
         k = found[0]
         if b not in scratch or len(found) > 1 or b in outside or not b.rank or any(t.buffer is b for t in k.totals):
@@ -112,8 +114,10 @@ def narrowed(body: ir.Block, scratch: set[Buffer]) -> tuple[ir.Block, list[Buffe
         places += [s.index for s in ir.statements(k.body) if isinstance(s, ir.Store) and s.buffer is b]
         places += [s.target.index for s in ir.statements(k.body)
                    if isinstance(s, ir.Combine) and isinstance(s.target, Load) and s.target.buffer is b]
-        if all(p[0] is ref(k.index) for p in places):
-            private[b] = Buffer(b.name, b.dtype, b.shape[1:], "private")
+        row, rows = own_row(k)
+        if all(p[0] is row[0] for p in places):
+            private[b] = Buffer(b.name, b.dtype, (*rows, *b.shape[1:]), "private")
+            place[b] = row[1:]
     if not private:
         return body, []
 
@@ -121,20 +125,20 @@ def narrowed(body: ir.Block, scratch: set[Buffer]) -> tuple[ir.Block, list[Buffe
         change: dict[Expr, Expr] = {}
         for e in walk(roots):
             if isinstance(e, Load) and e.buffer in private:
-                change[e] = load(private[e.buffer], [substituted([i], change)[0] for i in e.index[1:]])
+                change[e] = load(private[e.buffer], [*place[e.buffer], *(substituted([i], change)[0] for i in e.index[1:])])
         return substituted(roots, change)
 
     def change(s: ir.Stmt) -> ir.Stmt:
         match s:
             case ir.Store(buffer, index, value) if buffer in private:
                 *index_new, value = moved([*index[1:], value])
-                return ir.Store(private[buffer], tuple(index_new), value)
+                return ir.Store(private[buffer], (*place[buffer], *index_new), value)
             case ir.Store(buffer, index, value):
                 *index_new, value = moved([*index, value])
                 return ir.Store(buffer, tuple(index_new), value)
             case ir.Combine(Load(buffer=buffer, index=index), op, value) if buffer in private:
                 *index_new, value = moved([*index[1:], value])
-                return ir.Combine(load(private[buffer], index_new), op, value)
+                return ir.Combine(load(private[buffer], [*place[buffer], *index_new]), op, value)
             case ir.Combine(target, op, value):
                 if isinstance(target, Load):
                     *index_new, value = moved([*target.index, value])
@@ -155,6 +159,17 @@ def narrowed(body: ir.Block, scratch: set[Buffer]) -> tuple[ir.Block, list[Buffe
             case _:
                 return s
     return mapped(body, change), list(private.values())
+
+
+def own_row(k: ir.Kernel) -> tuple[tuple[Expr, ...], tuple[Dim, ...]]:
+    """The index of an iteration's row, and nothing more; in a kernel over tiles the index of a row, then its place in the tile,
+    and how many rows a tile has."""
+    match k.body:
+        case (ir.Let(name=start), ir.Loop(index=row, extent=Apply("minimum", (_, Const(size))), body=(ir.Let(name=index, value=at), *_)), *_) \
+                if at is ref(start) + ref(row):
+            return (ref(index), ref(row)), (Dim.of(int(size)),)
+        case _:
+            return (ref(k.index),), ()
 
 
 def _outside(body: ir.Block, found: dict[Buffer, None]) -> None:

@@ -249,6 +249,8 @@ def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
         value = FOLDED[op](*[a.value for a in args])                                 # type: ignore[attr-defined]
         if -2 ** 31 <= value < 2 ** 31:
             return const(value, "bool" if op in COMPARISONS else args[0].dtype)
+    if op in ("abs", "neg") and isinstance(args[0], Apply) and args[0].op == "neg":    # |-x| = |x|, -(-x) = x, to the bit
+        return args[0].args[0] if op == "neg" else apply("abs", args[0].args[0])
     if dtype is None:
         dtype = "bool" if op in COMPARISONS else args[1].dtype if op == "select" else args[0].dtype
     key = (Apply, op, args, dtype)
