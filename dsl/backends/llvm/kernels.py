@@ -68,7 +68,7 @@ def kernel(f: Function, k: Kernel, block: Callable[[Function, Block], None]) -> 
     once = "" if f.repeated else " noinline"
     here = f"{result} @{symbol}({', '.join(f'{p.type} {p.operand}' for p in inner.parameters)})"
     length, work = known(k.extent), k.work.known
-    if length is not None and work is not None and length * max(work, 1) < 2 * RUN_WORK:
+    if length is not None and work is not None and length * max(work, 1) < 4 * RUN_WORK:
         take_results(f.call(here, bool(returned)))
         return
     f.module.helpers.add("chunk")

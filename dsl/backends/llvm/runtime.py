@@ -27,7 +27,7 @@ define internal i64 @lr.floordiv(i64 %a, i64 %b) alwaysinline #0 {
 """
 
 # The iterations of a run: at least 32,768 + 4 * (bytes of the totals) operations, so that combining the totals costs little
-# beside making them; at most 256 runs, and 8 MiB of totals.  Long runs begin at multiples of 64 or 1,024: off the
+# beside making them; all in one run if there are fewer than four times that; at most 256 runs, and 8 MiB of totals.  Long runs begin at multiples of 64 or 1,024: off the
 # edges of pages a sum over 10^7 elements took an eighth longer.
 HELPERS["chunk"] = """
 define internal i64 @lr.chunk(i64 %extent, i64 %work, i64 %record) alwaysinline #0 {
@@ -38,8 +38,8 @@ define internal i64 @lr.chunk(i64 %extent, i64 %work, i64 %record) alwaysinline 
   %weight = shl i64 %record, 2
   %least = add i64 %weight, 32768
   %l = sitofp i64 %least to double
-  %twice = fmul double %l, 2.0
-  %small = fcmp olt double %total, %twice
+  %several = fmul double %l, 4.0
+  %small = fcmp olt double %total, %several
   br i1 %small, label %single, label %cut
 single:
   ret i64 %extent
