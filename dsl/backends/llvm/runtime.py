@@ -27,8 +27,8 @@ define internal i64 @lr.floordiv(i64 %a, i64 %b) alwaysinline #0 {
 """
 
 # The iterations of a run: at least 32,768 + 4 * (bytes of the totals) operations, so that combining the totals costs little
-# beside making them; all in one run if there are fewer than four times that; at most 256 runs, and 8 MiB of totals.  Long runs begin at multiples of 64 or 1,024: off the
-# edges of pages a sum over 10^7 elements took an eighth longer.
+# beside making them; all in one run if there are fewer than four times that; at most 256 runs, and 8 MiB of totals.  Long
+# runs begin at multiples of 64 or 1,024: off the edges of pages a sum over 10^7 elements took an eighth longer.
 HELPERS["chunk"] = """
 define internal i64 @lr.chunk(i64 %extent, i64 %work, i64 %record) alwaysinline #0 {
   %least.work = call i64 @llvm.smax.i64(i64 %work, i64 1)
