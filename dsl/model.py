@@ -44,6 +44,7 @@ class Model:
         self.session, self.source = session, source
         self._functions: dict[Any, _Callable] = {}
         self._steps: dict[Any, _Step] = {}
+        self._trainings: dict[Any, _Training] = {}
 
     # ------------------------------------------------------------ running
     def run(self) -> None:
@@ -61,15 +62,25 @@ class Model:
             raise error("E0902", "`train` takes either `epochs` or `steps`", help="m.train(epochs=100, X=xs)")
         unit: Literal["epochs", "steps"] = "epochs" if epochs is not None else "steps"
         count = as_count(unit, epochs if epochs is not None else steps)
+        feeds = as_inputs(data, inputs)
+        # A plan that reads nothing of the arrays but their ranks serves every later call of the same form.
+        plain = until is None and not valid and not shuffle
+        key = unit, batch, drop_last, str(of), tuple(sorted((n, np.ndim(v)) for n, v in feeds.items()))
+        if plain and key in self._trainings:
+            return self._trainings[key](feeds, count)
         span = self._span(f"m.train({unit}={count})")
         condition = parse_expression(Source("until", as_text("`until`", until))) if until is not None else None
-        with self._tentative(), self._given(as_inputs(data, inputs), "") as over, self._given(as_mapping("valid", valid), "valid ") as held:
+        with self._tentative(), self._given(feeds, "") as over, self._given(as_mapping("valid", valid), "valid ") as held:
             statement = ast.Train(
                 ast.Number(count, span=span), unit, tuple(over),
                 ast.Number(as_count("batch", batch), span=span) if batch is not None else None,
                 bool(drop_last), bool(shuffle), tuple(ast.Ident(g, span=span) for g in as_names("`of`", of if of is not None else [])),
                 condition, (ast.Valid(tuple(held), span=span),) if held else (), span=span)
-            return self.session.train(self._plan(statement))
+            driver = Driver(self.session, self._plan(statement))
+            report = self.session.trained(driver, driver.run)
+            if plain:
+                self._trainings[key] = _Training(self, driver)
+            return report
 
     def step(self, *, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> float | dict[str, float] | None:
         """One step of all ungrouped updates on these rows as one batch; returns the cost before it (Theano's function
@@ -285,6 +296,22 @@ class _Callable:
         if not feeds:
             return self.outputs
         return [elaborator.replace_inputs(o, feeds, Sizes(), span) for o in self.outputs]
+
+
+class _Training:
+    """A `train` that has run once, for other arrays of the same ranks."""
+
+    def __init__(self, model: Model, driver: Driver) -> None:
+        self.model, self.driver = model, driver
+
+    def __call__(self, arrays: Mapping[str, ArrayLike], count: int) -> Report:
+        given = [as_dtype(leaf_name(f.leaf), arrays[leaf_name(f.leaf)], f.leaf.dtype) for f in self.driver.plan.over]
+        lengths = {a.shape[0] for a in given if a.ndim and not self.driver.rows.whole}
+        if len(lengths) > 1:
+            raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one `train`",
+                        help="all inputs have one row a sample")
+        self.model.session.elaborator.trained += 1
+        return self.model.session.trained(self.driver, lambda: self.driver.again(given, count))
 
 
 class _Step:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -320,13 +320,15 @@ class Session:
 
     def train(self, plan: program.Train) -> Report:
         driver = Driver(self, plan)
-        report = driver.report
+        return self.trained(driver, driver.run)
+
+    def trained(self, driver: Driver, run: Callable[[], Report]) -> Report:
+        """One `train`, counted also if it fails."""
         try:
-            driver.run()
+            return run()
         finally:
-            self.steps_before += report.steps
-            self.reports.append(report)
-        return report
+            self.steps_before += driver.report.steps
+            self.reports.append(driver.report)
 
     # ------------------------------------------------------------ showing
     def names(self) -> dict[Node, str]:

@@ -28,6 +28,7 @@ from dsl.loops.element import Index
 from dsl.loops.evaluate import BLOCK, Names
 from dsl.loops.legalise import legalise, reduced
 from dsl.loops.lower import Lowering
+from dsl.loops.shuffle import shuffled_order
 from dsl.loops.task import Shop
 from dsl.loops.tidy import tidy
 from dsl.machine.expr import Buffer, Expr, Ref, const, load, minimum, ref, select
@@ -60,7 +61,7 @@ class Feeds:
     schedules: tuple[Node, ...]
     step: Node | None
     training: Node
-    shuffle: int | None
+    shuffle: bool
     ragged: tuple[str, ...]
 
 
@@ -71,8 +72,8 @@ class TrainProgram:
     Arrays:  the data of `feeds.rows`, the `fixed` leaves that are arrays, the schedules, `state`, then the order of the rows
              (int64 [rows in all], only with `shuffle`), `sums` (float64: what is watched, times rows, then the rows), `last`
              (float64: what was watched in the last step), `done` (int64 [2]: whole steps, and whether the next is bad)
-    Scalars: first row, rows a step, row to stop at, rows in all, epoch, count of steps, steps before, then for each ragged size
-             its value in a whole batch and in the last, then the `fixed` leaves that are scalars"""
+    Scalars: first row, rows a step, row to stop at, rows in all, epoch, count of steps, steps before, the key of the shuffle,
+             then for each ragged size its value in a whole batch and in the last, then the `fixed` leaves that are scalars"""
 
     program: ir.Program
     fixed_arrays: tuple[Node, ...]
@@ -83,11 +84,13 @@ class TrainProgram:
 class _Builder:
     def __init__(self, groups: Sequence[GroupGraphs], feeds: Feeds, block: int | None, origins: Origins | None) -> None:
         self.feeds, self.names, self.shop = feeds, Names(), Shop(block)
-        for word in ("low", "high", "epoch", "row", "step", "done", "bad", "fault", "turn"):
+        for word in ("low", "high", "epoch", "row", "step", "done", "bad", "fault", "turn", "stopped", "order", "sums", "last", "first_row", "size",
+                     "stop", "total", "first_epoch", "count", "before", "shuffle_key"):
             self.names(word)
         flat = [n for g in groups for n in (*g.watched, *g.values)]
         core = iter(legalise(flat, origins))
-        self.groups = [GroupGraphs(tuple(next(core) for _ in g.watched), g.costs, tuple(next(core) for _ in g.values), g.targets) for g in groups]
+        self.groups = [GroupGraphs(tuple(next(core) for _ in g.watched), g.costs, tuple(next(core) for _ in g.values), g.targets)
+                       for g in groups]
         self.state = tuple(dict.fromkeys(t for g in groups for t in g.targets))
         self.fixed: dict[Node, Buffer | Ref] = {}
         self.data = {n: self.data_buffer(n) for n in feeds.rows}
@@ -119,7 +122,7 @@ class _Builder:
             if feeds.mode == "one by one":
                 return load(self.data[leaf], (ref("row"), *index))
             first = ref("low") + index[0]
-            place = load(self.order, (first,)) if feeds.shuffle is not None else first
+            place = load(self.order, (first,)) if feeds.shuffle else first
             return load(self.data[leaf], (place, *index[1:]))
         if leaf in self.current:
             return load(self.current[leaf], index)
@@ -155,7 +158,7 @@ class _Builder:
     # ------------------------------------------------------------ statements
     def rows(self) -> list[ir.Stmt]:
         """Which rows the step reads."""
-        mode, shuffled = self.feeds.mode, self.feeds.shuffle is not None
+        mode, shuffled = self.feeds.mode, self.feeds.shuffle
         out: list[ir.Stmt] = []
         if mode == "whole":
             return out
@@ -199,7 +202,7 @@ class _Builder:
     def build(self, name: str) -> TrainProgram:
         feeds = self.feeds
         low, size, stop, epoch, done = (ref(n) for n in ("low", "size", "stop", "epoch", "turn"))
-        count, before = ref("count"), ref("before")
+        count = ref("count")
         rows = self.rows()
         watched: list[Buffer] = []
         checks: list[Buffer] = []
@@ -221,9 +224,8 @@ class _Builder:
                           ir.Store(self.buffers[target], (), load(self.current[target])))
         values = [load(b).to("float64") for b in watched]
         start_epoch: list[ir.Stmt] = [ir.Assign(t.name, const(0, "float64")) for t in totals]
-        if feeds.shuffle is not None:
-            from dsl.loops.shuffle import shuffled_order
-            start_epoch.extend(shuffled_order(self.order, feeds.shuffle, epoch, ref("total"), self.shop))
+        if feeds.shuffle:
+            start_epoch.extend(shuffled_order(self.order, ref("shuffle_key"), epoch, ref("total"), self.shop))
         loop: ir.Block = (
             ir.Let("high", minimum(low + size, stop)),
             ir.If(low.eq(0), tuple(start_epoch)),
@@ -240,8 +242,8 @@ class _Builder:
             ir.Assign("epoch", select(ref("high") >= stop, epoch + 1, epoch)),
         )
         body: ir.Block = (
-            ir.Local("low", "int64", ref("first_row")), ir.Local("epoch", "int64", ref("first_epoch")), ir.Local("turn", "int64", const(0, "int64")),
-            ir.Local("stopped", "bool", const(False, "bool")),
+            ir.Local("low", "int64", ref("first_row")), ir.Local("epoch", "int64", ref("first_epoch")),
+            ir.Local("turn", "int64", const(0, "int64")), ir.Local("stopped", "bool", const(False, "bool")),
             *(ir.Local(t.name, "float64", load(sums, (p,))) for t, p in zip(totals, places)),
             *(ir.Local(f"seen{i}", "float64", load(last, (p,))) for i, p in enumerate(places[:-1])),
             ir.While(done < count, loop),
@@ -252,11 +254,11 @@ class _Builder:
         )
         body, scratch = tidy(body, self.shop.scratch)
         arrays = [b for b in self.fixed.values() if isinstance(b, Buffer)]
-        scalars = [ref(n) for n in ("first_row", "size", "stop", "total", "first_epoch", "count", "before")]
+        scalars = [ref(n) for n in ("first_row", "size", "stop", "total", "first_epoch", "count", "before", "shuffle_key")]
         scalars += [ref(f"{word}_{i}") for i in range(len(feeds.ragged)) for word in ("whole", "short")]
         scalars += [s for s in self.fixed.values() if isinstance(s, Ref)]
         buffers = (*self.data.values(), *arrays, *self.schedules.values(), *self.buffers.values(),
-                   *((self.order,) if feeds.shuffle is not None else ()), sums, last, outcome, *scratch)
+                   *((self.order,) if feeds.shuffle else ()), sums, last, outcome, *scratch)
         return TrainProgram(ir.Program(name, buffers, tuple(scalars), body), tuple(n for n in self.fixed if n.rank),
                             tuple(n for n in self.fixed if not n.rank), self.state)
 

@@ -58,7 +58,7 @@ def feeds_of(driver: Steps) -> tuple[Feeds, list[int]]:
     used = [i for i, key in enumerate(rows.keys) if key in leaves]
     schedules = tuple(s.leaf for s, _ in driver.schedules)
     changing = changing_sizes(rows) if mode == "slices" else ()
-    return Feeds(mode, tuple(leaves[rows.keys[i]] for i in used), schedules, STEP, TRAINING, driver.plan.shuffle_key, changing), used
+    return Feeds(mode, tuple(leaves[rows.keys[i]] for i in used), schedules, STEP, TRAINING, driver.plan.shuffle_key is not None, changing), used
 
 
 def changing_sizes(rows: Rows) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class Bursts:
         self.sums = np.zeros(len(self.watched) + 1)
         self.last = np.zeros(len(self.watched))
         self.outcome = np.zeros(2, np.int64)
-        self.order = np.zeros(driver.rows.total if feeds.shuffle is not None else 0, np.int64)
+        self.order = np.zeros(driver.rows.total if feeds.shuffle else 0, np.int64)
         estimate = max(1, operations(self.made.program, self.sizes(driver.rows)))
         self.burst = max(1, min(FIRST // estimate, 1 << 20))
         self.feeds = feeds
@@ -113,7 +113,9 @@ class Bursts:
         for length in {min(rows.size, rows.total), short} if not (rows.whole or rows.one_by_one) else {1}:
             for f in driver.functions:
                 driver.compute.check_sizes(f.compiled, rows.sizes(length))
-        if self.feeds.shuffle is not None and driver.made % rows.steps_an_epoch:
+        key = driver.plan.shuffle_key or 0
+        self.key = key - (1 << 64) if key >= 1 << 63 else key
+        if self.feeds.shuffle and driver.made % rows.steps_an_epoch:
             self.order[:] = rows.order(driver.made // rows.steps_an_epoch)
 
     def run(self, first: int, count: int, steps: int) -> tuple[int, bool]:
@@ -122,9 +124,9 @@ class Bursts:
         self.take_sums()
         epoch, place = divmod(first, rows.steps_an_epoch)
         schedules = [schedule_values(s, first, count, steps, rows.steps_an_epoch).astype(s.leaf.dtype) for s, _ in driver.schedules]
-        arrays = [*self.data, *self.fixed, *schedules, *self.state, *([self.order] if self.feeds.shuffle is not None else []),
+        arrays = [*self.data, *self.fixed, *schedules, *self.state, *([self.order] if self.feeds.shuffle else []),
                   self.sums, self.last, self.outcome]
-        scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.made_before, *self.ragged, *self.scalars]
+        scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.made_before, self.key, *self.ragged, *self.scalars]
         self.known["steps of a burst"] = count
         began = time.perf_counter()
         self.native(arrays, scalars, self.known)

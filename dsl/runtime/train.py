@@ -204,8 +204,24 @@ class Driver:
                 self.valid_nodes = average(self.valid_nodes, rows_of(plan.valid), averaged, plan.span, compute.origins)
 
     # ------------------------------------------------------------ run
+    def again(self, arrays: Sequence[Any], count: int) -> Report:
+        """Another `train` of the same plan, over other arrays and for another count; all that was compiled serves again."""
+        self.rows.hold(arrays)
+        self.count, self.report = count, Report()
+        self.published, self.best, self.waited = -1, None, 0
+        self.check_numbers()
+        self.state.allocate()
+        self.clear_sums()
+        for function in self.functions:
+            function.results = ()
+        self.fill()
+        return self.go()
+
     def run(self) -> Report:
         self.prepare()
+        return self.go()
+
+    def go(self) -> Report:
         plan, report = self.plan, self.report
         by_epoch = plan.unit == "epochs"
         steps = self.count * self.rows.steps_an_epoch if by_epoch else self.count
@@ -248,8 +264,8 @@ class Driver:
                 self.progress.update(done, report.steps, costs)
             if stop:
                 break
-        self.keep()
         if self.weight:
+            self.keep()
             self.close_epoch()
 
     def each_step(self, by_epoch: bool) -> bool:
@@ -370,7 +386,8 @@ class Driver:
         """What follows a step: the epoch's end, `every`, `stop`, `until`; whether to stop."""
         report, until = self.report, self.plan.until
         stop = False
-        self.keep()
+        if self.every or until is not None or self.held_out is not None:
+            self.keep()                              # somebody will look at it
         if last:
             self.close_epoch()
             stop = self.at("epochs", report.epochs)
