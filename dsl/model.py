@@ -271,7 +271,7 @@ class _Callable:
         self._fix_model_dims(sizes)
         session.allocate()
         values = session.compute.values(self.plans[flags], {**sizes, **({"rows": rows} if rows is not None else {})}, extra, again=True)
-        copies = tuple(np.array(v) for v in values)
+        copies = tuple(map(np.asarray, values))
         return copies[0] if self.single else copies
 
     def _fix_model_dims(self, sizes: Mapping[str, int]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dsl.backends.numpy import NumpyExecutable
+from dsl.backends.pool import POOL
 from dsl.ir.node import Node
 from dsl.loops import ir
 from dsl.loops.evaluate import program
@@ -66,7 +67,7 @@ class NativeExecutable:
         """As a call, for leaf values in the order of `leaves`, sizes set before.  Raises `FaultAt`."""
         assert self.sizes is not None
         inputs = [np.ascontiguousarray(v) for v in leaves[:self.arrays]]
-        outputs = [np.empty(shape, root.dtype) for root, shape in zip(self.roots, self.shapes, strict=True)]
+        outputs = [POOL.empty(shape, root.dtype) for root, shape in zip(self.roots, self.shapes, strict=True)]
         if self.native([*inputs, *outputs], leaves[self.arrays:], self.sizes):
             by_leaf = dict(zip(self.leaves, leaves, strict=True))
             self.reference.set_sizes(self.sizes)

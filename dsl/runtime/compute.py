@@ -93,7 +93,8 @@ class Compute:
 
     def values(self, roots: Sequence[Node], sizes: Mapping[str, int], extra: Mapping[LeafKey, Any] | None = None,
                again: bool = False) -> list[Any]:
-        """The arrays of the graphs; `again` if they will be asked for again and again."""
+        """The arrays of the graphs, of which some may be those given; `again` if they will be asked for again and again: then
+        the arrays are new ones, the caller's own."""
         if not roots:
             return []
         device = self.device()
@@ -107,7 +108,8 @@ class Compute:
                   for key, leaf in zip(compiled.keys, compiled.executable.leaves, strict=True)]
         compiled.executable.set_sizes(sizes)
         with np.errstate(all="ignore"):
-            return list(self.run(compiled, values))
+            results = list(self.run(compiled, values))
+        return [np.array(v) for v in results] if again and isinstance(compiled.executable, NumpyExecutable) else results
 
     def run(self, compiled: Compiled, values: Sequence[Any]) -> tuple[Any, ...]:
         try:
