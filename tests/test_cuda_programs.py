@@ -167,6 +167,24 @@ def test_the_host_waits_where_it_must():
     assert cuda.launcher.downloads == int(arrays["steps"]) + 1 + 2
 
 
+def test_arrays_that_stay_on_the_device():
+    """Descent by batches, two epochs: nothing is copied in between, and the swapped states are where they should be."""
+    case = BY_NAME["descent_by_batches"]
+    sizes = case.sizes[-2]
+    cuda = CudaProgram(case.program, Counting())
+    arrays, scalars = case.make(sizes, np.random.default_rng(0))
+    kept = [cuda.keep(arrays[b.name]) for b in case.program.passed]
+    before = cuda.launcher.downloads
+    for _ in range(2):
+        assert not cuda(kept, list(scalars.values()), sizes)
+        arrays |= case.expected(arrays, scalars, sizes)
+    assert cuda.launcher.downloads == before
+    at = [b.name for b in case.program.passed].index("w")
+    np.testing.assert_allclose(kept[at].fetched(arrays["w"].shape), arrays["w"], rtol=0, atol=1e-12)
+    with pytest.raises(TypeError, match=r"y is float64\[23\]; given 92 elements of float64"):
+        cuda([kept[0]] * len(kept), list(scalars.values()), sizes)
+
+
 # ---------------------------------------------------------------- CuPy, as its documentation describes it
 class FakeArray(np.ndarray):
     """What the launcher asks of a `cupy.ndarray`."""

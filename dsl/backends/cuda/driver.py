@@ -47,14 +47,21 @@ class CudaProgram:
         self.functions = launcher.load(self.source, [f for p in printed for f in p.functions])
         self.kernels = {p.kernel: p for p in printed}
 
-    def __call__(self, arrays: Sequence[Array], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
+    def keep(self, array: Array) -> Memory:
+        """A copy on the device, to be passed in the array's place: what stays there is not copied at every call."""
+        dtype: Any = array.dtype.name
+        memory = Memory(self.launcher, dtype, array.size)
+        self.launcher.upload(Place(memory.held, 0, array.shape, dtype), array)
+        return memory
+
+    def __call__(self, arrays: Sequence[Array | Memory], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
         """Runs the program: `arrays` are the passed buffers in order, written in place.  Whether a fault was flagged."""
         named = {b.name: a for b, a in zip(self.program.passed, arrays, strict=True)}
         values = {r.name: s for r, s in zip(self.program.scalars, scalars, strict=True)}
         run = _Run(self, named, values, sizes)
         run.run()
         for b, array in zip(self.program.passed, arrays):
-            if b.role != "input":
+            if b.role != "input" and not isinstance(array, Memory):
                 array[...] = self.launcher.download(run.place(run.views[b]))
         return run.flagged
 
@@ -67,6 +74,10 @@ class Memory:
     def __init__(self, launcher: Launcher, dtype: DType, size: int) -> None:
         self.launcher, self.dtype, self.size = launcher, dtype, size
         self.held = launcher.allocate(dtype, size)
+
+    def fetched(self, shape: tuple[int, ...]) -> Array:
+        """What is in it now."""
+        return self.launcher.download(Place(self.held, 0, shape, self.dtype))
 
     def __getitem__(self, at: int | slice) -> Any:
         if isinstance(at, slice):                                # the interpreter makes a `View`, which says where it is
@@ -83,7 +94,7 @@ class Memory:
 class _Run(Interpreter):
     """One call of a program."""
 
-    def __init__(self, owner: CudaProgram, arrays: Mapping[str, Array], scalars: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    def __init__(self, owner: CudaProgram, arrays: Mapping[str, Any], scalars: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
         self.owner, self.launcher = owner, owner.launcher
         self.partials: dict[tuple[Any, ...], Memory] = {}
         self.fault: Memory | None = None
@@ -91,7 +102,12 @@ class _Run(Interpreter):
         super().__init__(owner.program, arrays, scalars, sizes)
 
     # ------------------------------------------------------------ memory
-    def _passed(self, buffer: Buffer, array: Array) -> View:
+    def _passed(self, buffer: Buffer, array: Any) -> View:
+        if isinstance(array, Memory):
+            shape = lengths(buffer.shape, self.sizes)
+            if (array.dtype, array.size) != (buffer.dtype, prod(shape)):
+                raise TypeError(f"{buffer.name} is {buffer.dtype}{list(shape)}; given {array.size} elements of {array.dtype}")
+            return _view(buffer, array, shape)
         given = super()._passed(buffer, array)
         memory = Memory(self.launcher, buffer.dtype, array.size)
         at = _view(buffer, memory, given.shape)

@@ -29,14 +29,14 @@ def _floats(template: str) -> str:
 HELPERS: dict[str, str] = {
     "INFINITY": "#ifndef INFINITY\n#define INFINITY __int_as_float(0x7f800000)\n#endif",
     "NAN": "#ifndef NAN\n#define NAN __int_as_float(0x7fc00000)\n#endif",
-    "lr_add": _integers("__device__ inline T lr_add(T a, T b) { return (T)((UT)a + (UT)b); }"),
-    "lr_sub": _integers("__device__ inline T lr_sub(T a, T b) { return (T)((UT)a - (UT)b); }"),
-    "lr_mul": _integers("__device__ inline T lr_mul(T a, T b) { return (T)((UT)a * (UT)b); }"),
-    "lr_neg": _integers("__device__ inline T lr_neg(T a) { return (T)(0 - (UT)a); }"),
-    "lr_abs": _integers("__device__ inline T lr_abs(T a) { return a < 0 ? (T)(0 - (UT)a) : a; }"),
-    "lr_shl": _integers("__device__ inline T lr_shl(T a, T count) { return (T)((UT)a << count); }"),
-    "lr_lshr": _integers("__device__ inline T lr_lshr(T a, T count) { return (T)((UT)a >> count); }"),
-    "lr_below": _integers("__device__ inline bool lr_below(T a, T b) { return (UT)a < (UT)b; }"),
+    "lr_add": "// a + b, wrapping.\n" + _integers("__device__ inline T lr_add(T a, T b) { return (T)((UT)a + (UT)b); }"),
+    "lr_sub": "// a - b, wrapping.\n" + _integers("__device__ inline T lr_sub(T a, T b) { return (T)((UT)a - (UT)b); }"),
+    "lr_mul": "// a * b, wrapping.\n" + _integers("__device__ inline T lr_mul(T a, T b) { return (T)((UT)a * (UT)b); }"),
+    "lr_neg": "// -a, wrapping.\n" + _integers("__device__ inline T lr_neg(T a) { return (T)(0 - (UT)a); }"),
+    "lr_abs": "// |a|, wrapping.\n" + _integers("__device__ inline T lr_abs(T a) { return a < 0 ? (T)(0 - (UT)a) : a; }"),
+    "lr_shl": "// Shifted left.\n" + _integers("__device__ inline T lr_shl(T a, T count) { return (T)((UT)a << count); }"),
+    "lr_lshr": "// Shifted right, zeros coming in.\n" + _integers("__device__ inline T lr_lshr(T a, T count) { return (T)((UT)a >> count); }"),
+    "lr_below": "// a < b, unsigned.\n" + _integers("__device__ inline bool lr_below(T a, T b) { return (UT)a < (UT)b; }"),
     "lr_minimum": "// The smaller; a nan is kept, and -0 is below +0.\n" + _floats(
         "__device__ inline T lr_minimum(T a, T b) { return isnan(a) || a < b || (a == b && signbit(a)) ? a : b; }"),
     "lr_maximum": "// The larger; a nan is kept, and +0 is above -0.\n" + _floats(

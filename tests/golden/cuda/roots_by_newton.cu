@@ -1,3 +1,4 @@
+// a + b, wrapping.
 __device__ inline int lr_add(int a, int b) { return (int)((unsigned int)a + (unsigned int)b); }
 __device__ inline long long lr_add(long long a, long long b) { return (long long)((unsigned long long)a + (unsigned long long)b); }
 

@@ -2,6 +2,7 @@
 #define INFINITY __int_as_float(0x7f800000)
 #endif
 
+// a + b, wrapping.
 __device__ inline int lr_add(int a, int b) { return (int)((unsigned int)a + (unsigned int)b); }
 __device__ inline long long lr_add(long long a, long long b) { return (long long)((unsigned long long)a + (unsigned long long)b); }
 
@@ -9,6 +10,7 @@ __device__ inline long long lr_add(long long a, long long b) { return (long long
 __device__ inline float lr_maximum(float a, float b) { return isnan(a) || a > b || (a == b && !signbit(a)) ? a : b; }
 __device__ inline double lr_maximum(double a, double b) { return isnan(a) || a > b || (a == b && !signbit(a)) ? a : b; }
 
+// Shifted left.
 __device__ inline int lr_shl(int a, int count) { return (int)((unsigned int)a << count); }
 __device__ inline long long lr_shl(long long a, long long count) { return (long long)((unsigned long long)a << count); }
 
