@@ -11,12 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dsl.errors import LrError
 from dsl.loops.cost import operations
 from dsl.loops.train import Feeds, GroupGraphs, Mode
 from dsl.ops.leaves import STEP, TRAINING
 from dsl.runtime.compute import Compute, LeafKey
-from dsl.runtime.rows import Rows
+from dsl.runtime.rows import Reading, Rows
 from dsl.runtime.steps import StepFunction, schedule_values
 from dsl.syntax import program
 from dsl.syntax.binding import leaf_key
@@ -51,23 +50,20 @@ FIRST = 20_000_000
 """Scalar operations of the first burst, whose speed is not known yet."""
 
 
-def feeds_of(driver: Steps) -> tuple[Feeds, list[int]]:
-    """Where the leaves of a step come from, and which of the rows' arrays they take."""
-    rows, leaves = driver.rows, {leaf_key(n): n for f in driver.functions for n in f.compiled.executable.leaves}
+def graphs_of(functions: Sequence[StepFunction]) -> tuple[GroupGraphs, ...]:
+    """The graphs of a step, group by group."""
+    roots = [(f, f.compiled.ready) for f in functions]
+    return tuple(GroupGraphs(tuple(r[:f.first]), f.costs, tuple(r[f.first:]), tuple(f.target_nodes)) for f, r in roots)
+
+
+def feeds_of(rows: Reading, functions: Sequence[StepFunction], known: Mapping[str, int]) -> tuple[Feeds, list[int]]:
+    """Where the leaves of a step come from, and which of the rows' arrays they take.  Needs no data."""
+    plan, leaves = rows.plan, {leaf_key(n): n for f in functions for n in f.compiled.executable.leaves}
     mode: Mode = "whole" if rows.whole else "one by one" if rows.one_by_one else "slices"
     used = [i for i, key in enumerate(rows.keys) if key in leaves]
-    schedules = tuple(s.leaf for s, _ in driver.schedules)
-    changing = changing_sizes(rows) if mode == "slices" else ()
-    return Feeds(mode, tuple(leaves[rows.keys[i]] for i in used), schedules, STEP, TRAINING, driver.plan.shuffle_key is not None, changing), used
-
-
-def changing_sizes(rows: Rows) -> tuple[str, ...]:
-    """The sizes that depend on how many rows a batch has."""
-    try:
-        two, three = rows.sizes(2), rows.sizes(3)
-    except LrError:                                  # a length that is fixed: it is checked when the rows are bound
-        two, three = {"rows of a batch": 2}, {"rows of a batch": 3}
-    return tuple(sorted(name for name in two if two[name] != three.get(name)))
+    schedules = tuple(s.leaf for s in plan.schedules)
+    taken = tuple(leaves[rows.keys[i]] for i in used)
+    return Feeds(mode, taken, schedules, STEP, TRAINING, plan.shuffle_key is not None, rows.changing_sizes(known)), used
 
 
 class Bursts:
@@ -76,12 +72,8 @@ class Bursts:
     def __init__(self, driver: Steps) -> None:
         self.driver = driver
         compute, functions = driver.compute, driver.functions
-        feeds, self.used = feeds_of(driver)
-        groups = []
-        for f in functions:
-            roots = f.compiled.ready
-            groups.append(GroupGraphs(tuple(roots[:f.first]), f.costs, tuple(roots[f.first:]), tuple(f.target_nodes)))
-        self.made, self.native = compute.training(tuple(groups), feeds)
+        feeds, self.used = feeds_of(driver.rows, functions, driver.rows.known())
+        self.made, self.native = compute.training(graphs_of(functions), feeds)
         self.watched = [(f, i) for f in functions for i in range(f.first)]
         self.sums = np.zeros(len(self.watched) + 1)
         self.last = np.zeros(len(self.watched))
@@ -126,7 +118,8 @@ class Bursts:
         schedules = [schedule_values(s, first, count, steps, rows.steps_an_epoch).astype(s.leaf.dtype) for s, _ in driver.schedules]
         arrays = [*self.data, *self.fixed, *schedules, *self.state, *([self.order] if self.feeds.shuffle else []),
                   self.sums, self.last, self.outcome]
-        scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.made_before, self.key, *self.ragged, *self.scalars]
+        scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.made_before, self.key,
+                   *self.ragged, *self.scalars]
         self.known["steps of a burst"] = count
         began = time.perf_counter()
         self.native(arrays, scalars, self.known)

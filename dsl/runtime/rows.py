@@ -19,16 +19,34 @@ from dsl.syntax import program
 from dsl.syntax.binding import leaf_key
 
 
-class Rows:
-    """How the rank rule reads the data: `one_by_one` a row a step, `by_row` mapped batches, `whole` all of it a step."""
+class Reading:
+    """How the rank rule reads the data of a plan: `one_by_one` a row a step, `by_row` mapped batches, `whole` all of it a step."""
 
-    def __init__(self, plan: program.Train, arrays: Sequence[Any], size: int, known: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, plan: program.Train) -> None:
         mapped = bool(plan.over) and plan.over[0].mapped
-        self.plan, self.known = plan, known
+        self.plan = plan
         self.by_row = mapped and plan.batch is not None
         self.one_by_one = mapped and plan.batch is None
         self.whole = not plan.over or (not mapped and plan.batch is None)
         self.keys = [rows_key(f) if self.by_row else leaf_key(f.leaf) for f in plan.over]
+
+    def changing_sizes(self, known: Mapping[str, int]) -> tuple[str, ...]:
+        """The sizes that depend on how many rows a batch has."""
+        if self.whole or self.one_by_one:
+            return ()
+        found = {"rows of a batch"}
+        for feed in self.plan.over if not self.by_row else ():
+            unknown = {s.name for s in feed.leaf.shape[0].sizes() if s.value is None and s.name not in known}
+            found |= unknown if len(unknown) == 1 else set()
+        return tuple(sorted(found))
+
+
+class Rows(Reading):
+    """The data of a `train`, row by row."""
+
+    def __init__(self, plan: program.Train, arrays: Sequence[Any], size: int, known: Callable[[], Mapping[str, int]]) -> None:
+        super().__init__(plan)
+        self.known = known
         self.size = size if self.by_row or not (self.whole or self.one_by_one) else 1
         if self.size < 1:
             raise error("E0415", f"a batch size is at least 1, not {self.size}", plan.span)

@@ -21,6 +21,7 @@ from dsl.ops.leaves import TRAINING, is_leaf, leaf, leaf_name
 from dsl.ops.reduction import mean, sum_
 from dsl.ops.scalar import alias, maximum, select, sqr, sqrt
 from dsl.passes.batch import lift
+from dsl.passes.shield import shielded
 from dsl.runtime.compute import Compiled, Compute, LeafKey
 from dsl.syntax import program
 from dsl.syntax.binding import leaf_key
@@ -54,8 +55,8 @@ def average(roots: Sequence[Node], mapped: Mapping[LeafKey, Node], averaged: fro
     depends: set[Node] = set()
     new: dict[Node, Node | None] = {}
 
-    def over_rows(f: Node) -> Node:
-        (lifted,), (has_axis,) = lift([f], lifted_leaves, ROWS, origins)
+    def over_rows(f: Node, *fixed: Node) -> Node:
+        (lifted,), (has_axis,) = lift(shielded([f], fixed, origins), lifted_leaves, ROWS, origins)
         return make(mean, [lifted], {"axes": (-lifted.rank,), "keepdims": False}) if has_axis else f
     for node in topological(roots):
         if node not in lifted_leaves and not any(a in depends for a in node.args):
@@ -66,7 +67,7 @@ def average(roots: Sequence[Node], mapped: Mapping[LeafKey, Node], averaged: fro
             new[node] = over_rows(node)
         elif node.op in DERIVATIVES and node.args[1] not in depends:
             f, x, *rest = node.args
-            new[node] = _remade(node, [over_rows(f), x, *(new[r] for r in rest)])
+            new[node] = _remade(node, [over_rows(f, x), x, *(new[r] for r in rest)])
         else:
             new[node] = None if is_leaf(node) else _remade(node, [new[a] for a in node.args])
         result = new[node]
@@ -178,7 +179,20 @@ def step_function(compute: Compute, plan: program.Train, group: program.GroupPla
     costs = sum(name in group.costs for name in watched)
     checked = [(i, r.rank) for i, r in enumerate(roots) if is_float(r.dtype) and (i < costs or i >= len(watched))]
     return StepFunction(compute.compile(roots), list(watched), costs, [leaf_key(u.target) for u in group.updates],
-                        scalars=[i for i, rank in checked if not rank], arrays=[i for i, rank in checked if rank], target_nodes=[u.target for u in group.updates])
+                        scalars=[i for i, rank in checked if not rank], arrays=[i for i, rank in checked if rank],
+                        target_nodes=[u.target for u in group.updates])
+
+
+def step_functions(compute: Compute, plan: program.Train, by_row: bool) -> list[StepFunction]:
+    """One a group; what clauses watch besides the costs is computed with the first, a cost of two groups once."""
+    functions = []
+    grouped = {name for g in plan.groups for name in g.costs}
+    waiting = dict(plan.watched)
+    for number, group in enumerate(plan.groups):
+        others = [] if number else [name for name in waiting if name not in grouped]
+        watched = {name: waiting.pop(name) for name in [*group.costs, *others] if name in waiting}
+        functions.append(step_function(compute, plan, group, watched, by_row))
+    return functions
 
 
 # ---------------------------------------------------------------- schedules

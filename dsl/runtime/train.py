@@ -30,7 +30,7 @@ from dsl.runtime.divergence import divergence, find_bad
 from dsl.runtime.files import open_text
 from dsl.runtime.progress import Progress, summary
 from dsl.runtime.rows import HeldOut, Rows
-from dsl.runtime.steps import StepFunction, average, check_schedule, rows_of, schedule_value, step_function
+from dsl.runtime.steps import StepFunction, average, check_schedule, rows_of, schedule_value, step_functions
 from dsl.syntax import program
 from dsl.syntax.binding import leaf_key
 from dsl.syntax.expressions import epoch_leaf
@@ -144,7 +144,7 @@ class Driver:
         for update in (u for g in plan.groups for u in g.updates):
             if update.start is not None and leaf_key(update.target) not in state.values:
                 state.values[leaf_key(update.target)] = state.array(update.start)
-        self.functions = self.step_functions()
+        self.functions = step_functions(state.compute, plan, rows.by_row)
         self.targets = list(dict.fromkeys(key for f in self.functions for key in f.targets))
         self.schedules = [(s, np.dtype(s.leaf.dtype).type) for s in plan.schedules]
         self.draws = any(STEP_KEY in f.compiled.keys for f in self.functions)
@@ -162,17 +162,6 @@ class Driver:
         self.every = [(e, int(state.array(e.count))) for e in plan.every]
         self.patience = int(state.array(plan.stop.count)) if plan.stop else 0
         self.prepare_valid()
-
-    def step_functions(self) -> list[StepFunction]:
-        """One a group; what clauses watch besides the costs is computed with the first, a cost of two groups once."""
-        plan, functions = self.plan, []
-        grouped = {name for g in plan.groups for name in g.costs}
-        waiting = dict(plan.watched)
-        for number, group in enumerate(plan.groups):
-            others = [] if number else [name for name in waiting if name not in grouped]
-            watched = {name: waiting.pop(name) for name in [*group.costs, *others] if name in waiting}
-            functions.append(step_function(self.state.compute, plan, group, watched, self.rows.by_row))
-        return functions
 
     def fill(self) -> None:
         """The state and the functions' other leaves as they are now."""
