@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dsl
 from dsl.backends.llvm import blas, native
 from dsl.backends.llvm import cache as object_cache
 from dsl.backends.llvm.module import module_text
@@ -24,6 +25,9 @@ from dsl.ir.types import Dim, Size
 from dsl.loops.ir import Combine, Flag, Kernel, Let, Loop, Product, Program, Store, Total, Window
 from dsl.machine.expr import Buffer, const, extent, load, ref, select
 from tests.loop_programs import CASES, agrees
+
+sys.path.insert(0, str(Path(__file__).parent))
+import random_programs
 
 THREADS = (1, 2, 3)
 
@@ -56,6 +60,25 @@ def test_programs_agree_with_numpy(case):
         agrees(case, sizes, runner(natives[0], written))
         assert all(w == written[0] for w in written), f"{case.name}, {sizes}: the bits depend on the threads"
     assert native.compilations == compiled, "a new size was compiled for"
+
+
+@pytest.mark.parametrize("first, precision", [(20_000, "float64"), (30_000, "float32")])
+def test_random_programs_of_the_language_agree_with_numpy(first, precision, monkeypatch):
+    """Values and, in float64, gradients, compiled to native code."""
+    compile_ = dsl.compile
+    monkeypatch.setattr(random_programs.dsl, "compile", lambda text, **given: compile_(text, **{**given, "device": "cpu"}))
+    before = sum(counts())
+    for seed in range(first, first + 25):
+        program = random_programs.generate(seed)
+        try:
+            random_programs.check(program, precision=precision, gradients=precision == "float64")
+        except Exception as problem:
+            raise AssertionError(f"seed {seed}, {precision}\n{program.source}") from problem
+    assert sum(counts()) >= before + 25
+
+
+def counts():
+    return native.compilations, native.loads
 
 
 # ---------------------------------------------------------------- programs of this file
@@ -410,10 +433,6 @@ def test_idle_threads_use_no_time():
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "lr" / "objects"
-
-
-def counts():
-    return native.compilations, native.loads
 
 
 def compiled_then(change=lambda: None):

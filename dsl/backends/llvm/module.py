@@ -16,6 +16,7 @@ from dsl.loops.ir import FAULT, Kernel, Program, size_names, statements
 from dsl.machine.expr import Buffer
 
 ENTRY = "lr_run"
+MOST_SCOPES = 64                        # of which each names all others
 
 
 def module_text(program: Program, wide: bool) -> str:
@@ -142,7 +143,10 @@ class Main(Function):
     def tag(self, buffer: Buffer | None) -> str:
         if buffer is None:
             return ""
-        number = self.domain.setdefault(self.module.root(buffer), len(self.domain))
+        root = self.module.root(buffer)
+        if root not in self.domain and len(self.domain) == MOST_SCOPES:
+            return ""
+        number = self.domain.setdefault(root, len(self.domain))
         return f", !alias.scope !{3 * number + 1}, !noalias !{3 * number + 2}"
 
     def metadata(self) -> list[str]:

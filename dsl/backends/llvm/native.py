@@ -95,7 +95,10 @@ class NativeProgram:
         it met a fault."""
         for a, dtype in zip(arrays, self._dtypes, strict=True):
             assert a.dtype == dtype and a.flags.c_contiguous, (a.dtype, dtype)
-        frame = self._frames.pop() if self._frames else Frame(self._words, self.threads, POOL.address, self._routines)
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = Frame(self._words, self.threads, POOL.address, self._routines)
         pointers = [pointer(a) if a.size else NOWHERE for a in arrays]
         lengths = [sizes[name] for name in self._sizes]
         try:
