@@ -289,6 +289,41 @@ let sequence_u = vjp(sequence, u, 1.0)
     np.testing.assert_allclose(m.eval("outside_a", u=u, a=[a, a], k=[2.0, -1.0]), [np.prod(u), 2 * a])
 
 
+ROWS = """vector x[n]
+int vector i[n]
+scalar k
+shared w = 0.5
+let f = where(k > 0, fold(s = w for j in i: s * w + x[j]), -w)
+let g = where(k > 0, iterate(v = 1.0 while v < 10 max 20: v * k), -1.0)
+cost C = mean(sqr(f - k))
+grad gw = C wrt w
+let both = fold(s = 0.0 for t in x: s + where(k > 0, fold(r = t for j in i: r + x[j]), t))
+"""
+
+
+def test_rows_that_are_not_taken():
+    """With rows mapped, a loop in a branch is used row by row: neither an index nor a limit of another row is a fault."""
+    m = model(ROWS)
+    x, good, bad = np.array([[1.0, 2], [3, 4], [5, 6]]), [1, 0], [7, -9]
+    given = {"x": x, "i": np.array([good, bad, good]), "k": np.array([2.0, -1, 3])}
+    for name in ("f", "C", "gw", "both"):
+        wanted = [m.eval(name, x=x[r], i=given["i"][r], k=given["k"][r]) for r in range(3)]
+        np.testing.assert_allclose(m.eval(name, **given), wanted, err_msg=name)
+    np.testing.assert_array_equal(m.eval("g", k=[2.0, -1, -0.5]), [16, -1, -1])
+    with pytest.raises(LrError, match="E0702"):
+        m.eval("f", x=x, i=given["i"], k=[2.0, 1, 3])
+    with pytest.raises(LrError, match="E0708"):
+        m.eval("g", k=[2.0, 0.5])
+
+
+def test_rows_that_are_not_taken_in_training():
+    m = model(ROWS + "update w <- w - 0.01 * gw\n")
+    data = {"x": np.array([[1.0, 2], [3, 4], [5, 6]]), "i": np.array([[1, 0], [7, -9], [1, 0]]), "k": np.array([2.0, -1, 3])}
+    slopes = [m.eval("gw", **{n: a[r] for n, a in data.items()}) for r in range(3)]
+    m.train(epochs=1, batch=3, data=data)
+    np.testing.assert_allclose(m["w"], 0.5 - 0.01 * np.mean(slopes), rtol=1e-13)
+
+
 # ---------------------------------------------------------------- forms
 def test_equal_loops_are_one():
     """Names of a loop are no part of it, and its outputs are computed together."""
@@ -422,6 +457,20 @@ def test_iterate_against_numpy():
     np.testing.assert_array_equal(m.eval("x", a=rows, tol=1e-9), [m.eval("x", a=a, tol=1e-9) for a in rows])
     with pytest.raises(LrError, match=r"E0708.*max 100"):
         m.eval("x", a=-1.0, tol=1e-9)
+
+
+def test_derivatives_beside_iterate():
+    """What a derivative does not go through may hold an `iterate`."""
+    m = model("""scalar w
+let a = fold((s, r) = (w, 2.0) for i in arange(3): (s * r, iterate(x = r while x < 3 * r max 60: x + 1)))[0]
+let b = w * stop_grad(iterate(x = w while x < 10 max 9: x * 3))
+let c = w * float(iterate(n = 0 while n < w max 20: n + 1))
+let ga = grad(a, w)
+let gb = grad(b, w)
+let gc = grad(c, w)
+""")
+    assert m.eval("a", w=3.0) == 3 * 2 * 6 * 18 and m.eval("ga", w=3.0) == 2 * 6 * 18
+    assert m.eval("gb", w=2.0) == 18 and m.eval("gc", w=2.5) == 3
 
 
 def test_iterate_reaches_exactly_max():

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from dsl.ir.node import Node, Origins, reaches, substitute, topological
-from dsl.ir.types import ONE, ArrayType, is_float
+from dsl.ir.node import Node, Origins, substitute, topological
+from dsl.ir.types import ONE, ArrayType
 from dsl.ops.control import Loop, Output, closed, scan
 from dsl.ops.leaves import leaf
 from dsl.ops.scalar import add, or_
 from dsl.ops.shape import concat, expand, full, reshape, slice_axis, zeros_like
+from dsl.passes.loops import depending
 from dsl.passes.masks import Cotangent
 from dsl.passes.segments import is_long, segmented
 
@@ -158,13 +159,7 @@ def _active(loop: Loop, given: Mapping[Output, Cotangent], wanted: Sequence[bool
     """The carried values that depend on a wanted operand and that some output depends on."""
     count = loop.carried
     places = {p: i for i, p in enumerate(loop.parameters)}
-    reached = {p for p, w in zip(loop.parameters, wanted, strict=True) if w}
-    while True:
-        path = reaches(loop.body, reached)
-        more = {loop.parameters[k] for k in range(count) if loop.body[k] in path and is_float(loop.body[k].dtype)} - reached
-        if not more:
-            break
-        reached |= more
+    reached = set(depending(loop, wanted))
     useful = {place for kind, place in given if kind != "each"}
     waiting = [*(loop.body[k] for k in useful), *(loop.body[count + j] for kind, j in given if kind == "each")]
     while waiting:

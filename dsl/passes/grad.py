@@ -27,6 +27,7 @@ from dsl.ops.table import Gate
 from dsl.passes.adjoint import loop_adjoint
 from dsl.passes.batch import rows_over_basis, unit_vector
 from dsl.passes.masks import Cotangent, live_masks, mask_to, skipping
+from dsl.passes.shield import shielded
 
 Simplify = Callable[[list[Node]], list[Node]]
 
@@ -77,6 +78,7 @@ def pull_back(f: Node, names: list[Node], v: Node, simplify: Simplify, origins: 
     """`v` times the Jacobian of `f` with respect to each name: `f` is simplified with the names taken as independent."""
     opaque = {x: x if is_leaf(x) else leaf("value", f"independent {dict(x.attrs).get('name')}", x.type) for x in names}
     (function,) = simplify(substitute([f], {x: o for x, o in opaque.items() if x is not o}, origins=origins))
+    (function,) = shielded([function], (), origins)
     targets = list(opaque.values())
     gradients = reverse(function, expand(v, f.shape), targets, origins)
     back = {o: x for x, o in opaque.items() if x is not o}

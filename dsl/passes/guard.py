@@ -35,7 +35,7 @@ def guard(roots: Sequence[Node], origins: Origins | None = None) -> list[Node]:
 def _guard(roots: Sequence[Node], used: Mapping[Node, Node | None], origins: Origins | None) -> list[Node]:
     """The same, of graphs that are themselves used as the masks say."""
     order = topological(roots)
-    masks = _masks(order, used)
+    masks = masks_of_faults(order, used)
     inside = once(lambda body: _guard(body, dict.fromkeys(body), origins))
     loops: dict[tuple[object, ...], Loop] = {}
     new: dict[Node, Node] = {}
@@ -68,7 +68,7 @@ def _guard(roots: Sequence[Node], used: Mapping[Node, Node | None], origins: Ori
     return [new[r] for r in roots]
 
 
-def _masks(order: Sequence[Node], given: Mapping[Node, Node | None]) -> dict[Node, Node]:
+def masks_of_faults(order: Sequence[Node], given: Mapping[Node, Node | None]) -> dict[Node, Node]:
     """For each node that can fault the mask of its elements that some root uses, if not all of them are."""
     used, conditions = _demand(order, given)
     groups: dict[tuple[object, ...], list[Node]] = {}

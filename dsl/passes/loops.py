@@ -53,6 +53,17 @@ def enclose(loop: Loop, origins: Origins | None = None) -> Loop:
                        loop.limits), origins)
 
 
+def depending(loop: Loop, given: Sequence[bool]) -> list[Node]:
+    """The float parameters that depend, in some step, on the given operands."""
+    found = {p for p, g in zip(loop.parameters, given, strict=True) if g and is_float(p.dtype)}
+    while True:
+        path = reaches(loop.body, found)
+        more = {p for p, new in zip(loop.parameters[:loop.carried], loop.body, strict=False) if new in path and is_float(p.dtype)} - found
+        if not more:
+            return [p for p in loop.parameters if p in found]
+        found |= more
+
+
 def through_iterate(roots: Sequence[Node], names: Sequence[Node]) -> Node | None:
     """The `iterate` that a derivative of the roots with respect to the names would have to go through, if there is one."""
     path = reaches(roots, names)
@@ -67,8 +78,7 @@ def through_iterate(roots: Sequence[Node], names: Sequence[Node]) -> Node | None
             return node
         if node.op is scan:
             loop = opened(node)
-            inner = [p for i, (p, a) in enumerate(zip(loop.parameters, loop.args, strict=True)) if i < loop.carried or a in path]
-            found = through_iterate(loop.body, inner)
+            found = through_iterate(loop.body, depending(loop, [a in path for a in loop.args]))
             if found is not None:
                 return found
         stack.extend(a for a in node.args if a in path)

@@ -28,6 +28,7 @@ from dsl.ops.leaves import is_leaf, leaf, leaf_name
 from dsl.ops.scalar import alias, ne, stop_grad
 from dsl.ops.table import cast
 from dsl.passes.batch import lift, with_axis
+from dsl.passes.shield import shielded
 from dsl.syntax import ast
 from dsl.syntax.calls import Calls
 from dsl.syntax.faults import kind_words, type_words
@@ -112,7 +113,7 @@ class Binder(Calls):
         with self.placing(span):
             (result,) = substitute([target], replacement, known, self.origins)
             if rows is not None:
-                (lifted,), (has_axis,) = lift([result], mapped, rows, self.origins)
+                (lifted,), (has_axis,) = lift(shielded([result], (), self.origins), mapped, rows, self.origins)
                 result = with_axis(lifted, has_axis, rows)
         return self.placed(result, span)
 
