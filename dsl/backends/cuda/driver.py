@@ -20,7 +20,7 @@ from dsl.backends.cuda.launch import Argument, Array, Launcher, Place
 from dsl.backends.cuda.parameters import Parameter
 from dsl.backends.cuda.runs import LANES, run_count
 from dsl.backends.cuda.serial import on_the_device
-from dsl.backends.cuda.source import Function, Printed, print_kernels, source_text
+from dsl.backends.cuda.source import Function, Printed, kernel_source, print_kernels, source_text
 from dsl.ir.types import DType
 from dsl.loops.interpret import Interpreter, Scope, View, lengths, view
 from dsl.loops.ir import Kernel, Product, Program
@@ -64,6 +64,11 @@ class CudaProgram:
             if b.role != "input" and not isinstance(array, Memory):
                 array[...] = self.launcher.download(run.place(run.views[b]))
         return run.flagged
+
+
+def cuda_source(program: Program, prefix: str = "") -> str:
+    """The source of a program's kernels, as it is compiled.  Needs no device."""
+    return kernel_source(*on_the_device(flattened(program)), prefix)
 
 
 class Memory:
