@@ -23,51 +23,53 @@ def tidy(body: ir.Block, scratch: Sequence[Buffer]) -> tuple[ir.Block, list[Buff
 
 # ---------------------------------------------------------------- stores that nobody loads
 def without_unread(body: ir.Block, scratch: set[Buffer]) -> ir.Block:
+    """Without what makes values that nothing reads, and what made those, and so on."""
     while True:
-        read: set[Buffer] = set()
-        names: set[str] = set()
-        for s in ir.statements(body):
-            for e in walk(ir.expressions(s)):
-                if isinstance(e, Load):
-                    read.add(e.buffer)
-                elif isinstance(e, Ref):
-                    names.add(e.name)
-            match s:
-                case ir.Window(base=base):
-                    read.add(base)
-                case ir.Swap(a=a, b=b):
-                    read |= {a, b}
-                case ir.Product(a=a, b=b):
-                    read |= {a, b}
-                case _:
-                    pass
-        unread = scratch - read
+        used = _used(body)
 
-        def needed(s: ir.Stmt) -> bool:
-            match s:
-                case ir.Store(buffer=b) | ir.Combine(target=Load(buffer=b)):
-                    return b not in unread
-                case ir.Let(name=name):
-                    return name in names
-                case ir.Combine(target=Ref(name=name)) | ir.Local(name=name) | ir.Assign(name=name):
-                    return name in names
-                case ir.Product(out=out):
-                    return out not in unread
-                case ir.Loop(body=inner):
-                    return bool(inner)
-                case ir.Kernel(body=inner, totals=totals):
-                    return bool(inner) or bool(totals)
-                case _:
-                    return True
-
-        def kept(s: ir.Stmt) -> ir.Stmt | None:
-            if isinstance(s, ir.Kernel):
-                s = ir.Kernel(s.name, s.index, s.extent, s.body, tuple(t for t in s.totals if t.buffer not in unread), s.work)
-            return s if needed(s) else None
+        def kept(s: ir.Stmt, used: set[object] = used) -> ir.Stmt | None:
+            return _kept(s, scratch, used)
         after = mapped(body, kept)
         if _size(after) == _size(body):
             return after
         body = after
+
+
+def _used(body: ir.Block) -> set[object]:
+    """The buffers that are read, and the names of the scalars."""
+    used: set[object] = set()
+    for s in ir.statements(body):
+        for e in walk(ir.expressions(s)):
+            if type(e) is Load:
+                used.add(e.buffer)
+            elif type(e) is Ref:
+                used.add(e.name)
+        match s:
+            case ir.Window(base=base):
+                used.add(base)
+            case ir.Swap(a=a, b=b) | ir.Product(a=a, b=b):
+                used |= {a, b}
+            case _:
+                pass
+    return used
+
+
+def _kept(s: ir.Stmt, scratch: set[Buffer], used: set[object]) -> ir.Stmt | None:
+    """The statement, without totals that nothing reads; None if it does nothing."""
+    def needed(buffer: Buffer) -> bool:
+        return buffer in used or buffer not in scratch
+    match s:
+        case ir.Store(buffer=b) | ir.Combine(target=Load(buffer=b)) | ir.Product(out=b):
+            return s if needed(b) else None
+        case ir.Let(name=name) | ir.Combine(target=Ref(name=name)) | ir.Local(name=name) | ir.Assign(name=name):
+            return s if name in used else None
+        case ir.Loop(body=inner):
+            return s if inner else None
+        case ir.Kernel(body=inner, totals=totals):
+            left = tuple(t for t in totals if needed(t.buffer))
+            return None if not inner and not left else s if left == totals else ir.Kernel(s.name, s.index, s.extent, inner, left, s.work)
+        case _:
+            return s
 
 
 def _size(body: ir.Block) -> int:

@@ -309,16 +309,22 @@ def walk(roots: Iterable[Expr]) -> list[Expr]:
     """Every expression the roots are made of, once, parts before wholes, without recursion."""
     order: list[Expr] = []
     seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(r, False) for r in roots]
+    stack: list[Expr | None] = [*roots]
     stack.reverse()
+    open_: list[Expr] = []                                    # wholes whose parts are on the stack, each above a None
     while stack:
-        e, done = stack.pop()
-        if done:
-            order.append(e)
+        e = stack.pop()
+        if e is None:
+            order.append(open_.pop())
         elif e not in seen:
             seen.add(e)
-            stack.append((e, True))
-            stack.extend((p, False) for p in reversed(parts(e)))
+            inner = e.args if type(e) is Apply else e.index if type(e) is Load else ()
+            if inner:
+                open_.append(e)
+                stack.append(None)
+                stack.extend(inner[::-1])
+            else:
+                order.append(e)
     return order
 
 
