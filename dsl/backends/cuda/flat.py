@@ -28,7 +28,6 @@ from dsl.loops.ir import (
     Program,
     Stmt,
     Store,
-    Swap,
     While,
     Window,
     buffers_of,
@@ -102,7 +101,7 @@ def _only_loop(kernel: Kernel, indices: Sequence[str], of: dict[Buffer, Buffer])
         return None
     lets = [s for s in before if isinstance(s, Let)]
     body = list(statements(loop.body))
-    good = len(lets) == len(before) and not any(isinstance(s, Swap | Window) for s in body) \
+    good = len(lets) == len(before) and not any(isinstance(s, Window) for s in body) \
         and sum(len([e for e in walk([s.value]) if parts(e)]) for s in lets) <= DEAREST \
         and all(t.buffer.rank == 0 for t in kernel.totals) and _changes_own(body) \
         and not any(b.role == "private" for b in buffers_of(kernel.body)) \

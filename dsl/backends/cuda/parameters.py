@@ -135,15 +135,14 @@ class Needs:
         self.of = of
         body = kernel.body
         self.flags = any(isinstance(s, Flag) for s in statements(body))
-        self.swapped = {b for s in statements(body) if isinstance(s, Swap) for b in (s.a, s.b)}
-        self.written = {of.get(b, b) for b in written(body)} | self.swapped
+        self.written = {of.get(b, b) for b in written(body)}
         self.read = {of.get(e.buffer, e.buffer) for s in statements(body) for e in walk(expressions(s)) if isinstance(e, Load)}
         self.shadowed: set[str] = set()
         self._windows = {s.buffer for s in statements(body) if isinstance(s, Window)}
         self._inside(body, frozenset({kernel.index}), frozenset())
         assigned = {s.name for s in statements(body) if isinstance(s, Assign)} | {
             s.target.name for s in statements(body) if isinstance(s, Combine) and isinstance(s.target, Ref)}
-        self.changing: set[object] = {*assigned, *self.shadowed, *(self.written & (self.read | self.swapped))}
+        self.changing: set[object] = {*assigned, *self.shadowed, *(self.written & self.read)}
 
     def _inside(self, body: Block, names: frozenset[str], sizes: frozenset[str]) -> None:
         for s in body:
@@ -161,9 +160,6 @@ class Needs:
                 case Window(buffer=b, base=base):
                     self.buffer(base, sizes)
                     self._shape(b.shape[1:], sizes)
-                case Swap(a=a, b=b):
-                    self.buffer(a, sizes)
-                    self.buffer(b, sizes)
                 case Bind(size=size):
                     self.shadowed.add(f"size {size}")
                     sizes = sizes | {size}

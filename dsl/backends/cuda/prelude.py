@@ -35,18 +35,12 @@ HELPERS: dict[str, str] = {
     "lr_neg": "// -a, wrapping.\n" + _integers("__device__ inline T lr_neg(T a) { return (T)(0 - (UT)a); }"),
     "lr_abs": "// |a|, wrapping.\n" + _integers("__device__ inline T lr_abs(T a) { return a < 0 ? (T)(0 - (UT)a) : a; }"),
     "lr_shl": "// Shifted left.\n" + _integers("__device__ inline T lr_shl(T a, T count) { return (T)((UT)a << count); }"),
-    "lr_lshr": "// Shifted right, zeros coming in.\n" + _integers("__device__ inline T lr_lshr(T a, T count) { return (T)((UT)a >> count); }"),
+    "lr_lshr": "// Shifted right, zeros in.\n" + _integers("__device__ inline T lr_lshr(T a, T count) { return (T)((UT)a >> count); }"),
     "lr_below": "// a < b, unsigned.\n" + _integers("__device__ inline bool lr_below(T a, T b) { return (UT)a < (UT)b; }"),
     "lr_minimum": "// The smaller; a nan is kept, and -0 is below +0.\n" + _floats(
         "__device__ inline T lr_minimum(T a, T b) { return isnan(a) || a < b || (a == b && signbit(a)) ? a : b; }"),
     "lr_maximum": "// The larger; a nan is kept, and +0 is above -0.\n" + _floats(
         "__device__ inline T lr_maximum(T a, T b) { return isnan(a) || a > b || (a == b && !signbit(a)) ? a : b; }"),
-    "lr_swap": """// Two pointers change places.
-template <class T> __device__ inline void lr_swap(T& a, T& b) {
-    T const kept = a;
-    a = b;
-    b = kept;
-}""",
     "lr_floordiv": """// The quotient rounded down; 0 if the divisor is.
 __device__ inline long long lr_floordiv(long long a, long long b) {
     if (b == 0) return 0;

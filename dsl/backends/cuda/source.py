@@ -109,7 +109,7 @@ class _Kernel(Statements):
         root = self.root(b)
         is_written = root in self.needs.written
         alone = sum(self.root(other) is root for other in self.needs.buffers) == 1 or not is_written
-        words = f"{'' if is_written else 'const '}{C_TYPES[b.dtype]}*{' __restrict__' if alone and b not in self.needs.swapped else ''}"
+        words = f"{'' if is_written else 'const '}{C_TYPES[b.dtype]}*{' __restrict__' if alone else ''}"
         self.scopes[-1].pointers[b] = Pointer(self.parameter("buffer", b, b.name, words))
 
     def partials(self, total: Total, const: bool) -> str:
@@ -157,7 +157,7 @@ class _Kernel(Statements):
         slices = {t.buffer: self.partials(t, const=False) for t in kernel.totals}
         stored = [b for b in needs.private if not in_registers(b)]
         for b in stored:
-            name = self.parameter("private", b, b.name, f"{C_TYPES[b.dtype]}*{'' if b in needs.swapped else ' __restrict__'}")
+            name = self.parameter("private", b, b.name, f"{C_TYPES[b.dtype]}* __restrict__")
             self.scopes[-1].pointers[b] = Pointer(name, "threads", "thread")
         if needs.flags:
             self.parameter("fault", "fault", "fault", "bool*")
@@ -208,14 +208,8 @@ class _Kernel(Statements):
         self.close()
 
     def local_array(self, b: Buffer) -> None:
-        count, c_type = elements(b.shape).known, C_TYPES[b.dtype]
         name = self.fresh(b.name)
-        if b in self.needs.swapped:
-            memory = self.fresh(f"{b.name}_memory")
-            self.line(f"{c_type} {memory}[{count}];")
-            self.line(f"{c_type}* {name} = {memory};")
-        else:
-            self.line(f"{c_type} {name}[{max(count or 0, 1)}];")
+        self.line(f"{C_TYPES[b.dtype]} {name}[{max(elements(b.shape).known or 0, 1)}];")
         self.scopes[-1].pointers[b] = Pointer(name)
 
     def run_of_lanes(self, extent: str, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:

@@ -25,7 +25,6 @@ from dsl.loops.ir import (
     Loop,
     Stmt,
     Store,
-    Swap,
     While,
     Window,
     blocks,
@@ -99,8 +98,6 @@ class Statements(Expressions):
                 own = (name,)
             case Store(buffer=b) | Combine(target=Load(buffer=b)):
                 own = (self.root(b),)
-            case Swap(a=a, b=b):
-                own = (self.root(a), self.root(b))
             case Bind(size=size):
                 own = (f"size {size}",)
             case _:
@@ -166,9 +163,6 @@ class Statements(Expressions):
                 name = self.fresh(size)
                 self.line(f"const long long {name} = {text.text};")
                 self.scopes[-1].sizes[size] = name
-            case Swap(a, b):
-                assert a.role == b.role == "private", f"{self.kernel.name}: a kernel swaps private buffers only, not {a!r} and {b!r}"
-                self.line(f"lr_swap({self.pointer(a).name}, {self.pointer(b).name});")
             case _:
                 raise AssertionError(f"{self.kernel.name}: no statement of a kernel: {s!r}")
         self.forget(self.changes(s))
