@@ -27,6 +27,7 @@ BYTES: dict[DType, int] = {"bool": 1, "int32": 4, "int64": 8, "float32": 4, "flo
 SUFFIX: dict[DType, str] = {"bool": "i1", "int32": "i32", "int64": "i64", "float32": "f32", "float64": "f64"}
 SIZE_BITS = 48                          # what a size and an index below it are taken to fit
 SAFE_BITS = 62
+WHOLE_LOOPS = 1_000                     # metadata: what such loops have in common, then one number each
 
 
 @record
@@ -58,6 +59,7 @@ class Module:
         self.program = program
         self.functions: list[str] = []
         self.helpers: set[str] = set()                          # names of parts of the fixed runtime that are called
+        self.whole_loops = 0                                    # loops that are not unrolled, each with metadata of its own
         self.swapped = {b for s in statements(program.body) if isinstance(s, Swap) for b in (s.a, s.b)}
         self.bases = {s.buffer: s.base for s in statements(program.body) if isinstance(s, Window)}
         self.alike: dict[Buffer, Buffer] = {}                   # a forest: buffers that may name one memory have one root
@@ -161,8 +163,8 @@ class Function:
         self.names, self.places, self.sizes, self.dims, self.bits = kept
 
     @contextmanager
-    def counting(self, first: str, end: str, hint: str = "i") -> Iterator[str]:
-        """A loop over first … end - 1; yields its index."""
+    def counting(self, first: str, end: str, hint: str = "i", whole: bool = False) -> Iterator[str]:
+        """A loop over first … end - 1; yields its index.  `whole`: it is not unrolled."""
         head, latch, after = self.label("loop"), self.label("next"), self.label("done")
         before, index, following = self.block, self.fresh(hint), self.fresh("n")
         self.branch(self.emit(f"icmp slt i64 {first}, {end}"), head, after)
@@ -173,7 +175,10 @@ class Function:
         self.jump(latch)
         self.begin(latch)
         self.do(f"{following} = add nuw nsw i64 {index}, 1")
-        self.branch(self.emit(f"icmp slt i64 {following}, {end}"), head, after)
+        again = self.emit(f"icmp slt i64 {following}, {end}")
+        mark = f", !llvm.loop !{WHOLE_LOOPS + 1 + self.module.whole_loops}" if whole else ""
+        self.module.whole_loops += whole
+        self.do(f"br i1 {again}, label %{head}, label %{after}{mark}")
         self.begin(after)
 
     def call(self, what: str, gives: bool = True) -> str:

@@ -7,7 +7,7 @@ In: a `Program`.  Out: the text of a module with one function to call, `answer l
 from __future__ import annotations
 
 from dsl.backends.llvm.frame import CAPACITY, FIRST, NEEDED, THREADS, WORKSPACE
-from dsl.backends.llvm.function import BYTES, STORED, TYPES, Function, Held, Module
+from dsl.backends.llvm.function import BYTES, STORED, TYPES, WHOLE_LOOPS, Function, Held, Module
 from dsl.backends.llvm.kernels import on_stack, padded, private_buffers
 from dsl.backends.llvm.plan import storages
 from dsl.backends.llvm.runtime import HELPERS
@@ -156,4 +156,6 @@ class Main(Function):
         for n in self.domain.values():
             others = ", ".join(f"!{3 * m}" for m in self.domain.values() if m != n)
             lines += [f"!{3 * n} = distinct !{{!{3 * n}, !{domain}}}", f"!{3 * n + 1} = !{{!{3 * n}}}", f"!{3 * n + 2} = !{{{others}}}"]
-        return lines
+        lines.append(f'!{WHOLE_LOOPS} = !{{!"llvm.loop.unroll.disable"}}')
+        loops = range(WHOLE_LOOPS + 1, WHOLE_LOOPS + 1 + self.module.whole_loops)
+        return lines + [f"!{n} = distinct !{{!{n}, !{WHOLE_LOOPS}}}" for n in loops]

@@ -5,7 +5,7 @@ In: a block and the function it goes into.  Out: that function's lines.
 from __future__ import annotations
 
 from dsl.backends.llvm.function import STORED, TYPES, Function, Held
-from dsl.backends.llvm.kernels import kernel
+from dsl.backends.llvm.kernels import kernel, known
 from dsl.backends.llvm.products import product
 from dsl.ir.types import product as extent_of
 from dsl.loops.ir import (
@@ -28,6 +28,10 @@ from dsl.loops.ir import (
     Window,
 )
 from dsl.machine.expr import Buffer, Expr, Load, Ref
+
+UNROLLED = 8
+"""Turns up to which a loop of a fixed number of turns may be written out.  Longer ones would be before they are vectorised, and
+then the loop around would be, with its elements gathered from all over memory."""
 
 
 def block(f: Function, body: Block) -> None:
@@ -59,7 +63,8 @@ def statement(f: Function, s: Stmt) -> None:
         case Loop(index, extent, body):
             end = f.value(extent)
             bits = f.bits_of(extent)
-            with f.counting("0", end, index) as i:
+            turns = known(extent)
+            with f.counting("0", end, index, whole=turns is not None and turns > UNROLLED) as i:
                 f.names[index], f.bits[index] = Held("value", i), bits
                 f.repeated += 1
                 block(f, body)
