@@ -62,10 +62,10 @@ class Model:
             raise error("E0902", "`train` takes either `epochs` or `steps`", help="m.train(epochs=100, X=xs)")
         unit: Literal["epochs", "steps"] = "epochs" if epochs is not None else "steps"
         count = as_count(unit, epochs if epochs is not None else steps)
-        feeds = as_inputs(data, inputs)
+        feeds = {name: as_array(name, value) for name, value in as_inputs(data, inputs).items()}
         # A plan that reads nothing of the arrays but their ranks serves every later call of the same form.
         plain = until is None and not valid and not shuffle
-        key = unit, batch, drop_last, str(of), tuple(sorted((n, np.ndim(v)) for n, v in feeds.items()))
+        key = unit, batch, drop_last, str(of), tuple(sorted((n, v.ndim) for n, v in feeds.items()))
         if plain and key in self._trainings:
             return self._trainings[key](feeds, count)
         span = self._span(f"m.train({unit}={count})")
