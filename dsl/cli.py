@@ -17,6 +17,7 @@ import click
 from dsl.errors import Diagnostic, Diverged, FileTrouble, Interrupted, LrError, Source, did_you_mean, error, to_json
 
 if TYPE_CHECKING:
+    from dsl.runtime.programs import Form
     from dsl.session import Session
 
 OK, WRONG, USAGE, DIVERGED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 101, 130
@@ -197,23 +198,27 @@ def check(context: click.Context, file: str | None, code: str | None, device: st
 @click.option("--grad", "view", flag_value="grad", help="The gradients of a cost, written out.")
 @click.option("--rules", "view", flag_value="rules", help="Which rewrite rules fired, and on what.")
 @click.option("--graph", "view", flag_value="graph", help="The typed graph, one node a line.")
-@click.option("--kernels", "view", flag_value="kernels", help="The loop programs (not in this version).")
-@click.option("--code", "view", flag_value="code", help="The generated code (not in this version).")
-@click.option("--cost", "view", flag_value="cost", help="Work and memory in the named sizes (not in this version).")
+@click.option("--kernels", "view", flag_value="kernels", help="The loop programs of formulas and of each `train`.")
+@click.option("--code", "form", is_flag=False, flag_value="cuda", type=click.Choice(["cuda", "llvm", "asm"]),
+              help="Their code: CUDA C (unless told), LLVM IR after the passes, or assembly for this processor.")
+@click.option("--cost", "view", flag_value="cost", help="Their operations and memory traffic, in the named sizes.")
 def show(file: str | None, name: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
-         values: tuple[str, ...], view: str | None) -> None:
+         values: tuple[str, ...], view: str | None, form: Form | None) -> None:
     """Show what a script means.
 
-    Every named expression as a formula, or one of them, its gradient, or its graph.
+    Every named expression as a formula, or one of them: its gradient, its graph, the loops it becomes. NAME is a name of the script;
+    with --kernels, --code and --cost also `train`. No data file and no GPU is needed.
     """
-    if view in ("kernels", "code", "cost"):
-        raise click.UsageError(f"`lr show --{view}` is not in this version")
+    if form is not None:
+        if view is not None:
+            raise click.UsageError(f"either --{view} or --code")
+        view = "code"
     if code is not None and file is not None and name is None:
         file, name = None, file
     session, source = open_session(file, code, device, precision, seed, values, evaluate=False)
     session.load(source)
     from dsl.show import describe
-    sys.stdout.write(describe(session, name, view))
+    sys.stdout.write(describe(session, name, view, form or "cuda"))
 
 
 # ---------------------------------------------------------------- test

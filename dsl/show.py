@@ -1,13 +1,13 @@
 """What a script means, for `lr show`.
 
 In: a loaded session, a name, a view.  Out: text: formulas in the user's names, gradients written out, the rules that fired,
-the typed graph.
+the typed graph; the loop programs, their code and cost.
 """
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dsl.errors import did_you_mean, error
+from dsl.errors import Span, did_you_mean, error
 from dsl.ir.node import Node, topological
 from dsl.ir.text import expression, listing
 from dsl.ir.types import is_float
@@ -15,24 +15,61 @@ from dsl.ops.calculus import gradient
 from dsl.ops.leaves import is_leaf, leaf_name
 from dsl.passes.rewrite import Fired
 from dsl.pipeline import prepare
+from dsl.syntax import program
 from dsl.syntax.values import Symbol, Value
 
 if TYPE_CHECKING:
+    from dsl.runtime.programs import Form, Titled
     from dsl.session import Session
 
 NOTHING = ("no rule fired\n",)
 FORMULAS = ("let", "model", "cost", "metric", "grad", "hess", "jac")
 
 
-def describe(session: Session, name: str | None, view: str | None) -> str:
-    """The text of one name, or of the whole program.  Raises `LrError`."""
-    if name is None:
-        return whole(session, view)
-    symbol = session.elaborator.scope.get(name)
-    if symbol is None or symbol.value is None:
+PROGRAM_VIEWS = ("kernels", "code", "cost")
+
+
+def describe(session: Session, name: str | None, view: str | None, form: Form = "cuda") -> str:
+    """The text of one name, or of the whole program; `form` is that of the code.  Raises `LrError`."""
+    symbol = session.elaborator.scope.get(name) if name is not None else None
+    if name is not None and (symbol is None or symbol.value is None) and not (name == "train" and view in PROGRAM_VIEWS):
         near = did_you_mean(name, session.elaborator.scope)
         raise error("E0301", f"no name `{name}`", help=f"did you mean `{near}`?" if near else None)
-    return one(session, symbol, view)
+    if view in PROGRAM_VIEWS:
+        return in_programs(session, name, view, form)
+    return whole(session, view) if symbol is None else one(session, symbol, view)
+
+
+# ---------------------------------------------------------------- programs
+def in_programs(session: Session, name: str | None, view: str, form: Form) -> str:
+    from dsl.runtime.programs import code_text, cost_text, kernels_text
+    texts = [kernels_text(p) if view == "kernels" else cost_text(p) if view == "cost" else code_text(p, form)
+             for p in programs(session, name)]
+    return "\n".join(texts)
+
+
+def programs(session: Session, name: str | None) -> list[Titled]:
+    """The loop programs of the formulas and the `train`s, in the script's order; of one formula, or of what is called `train`."""
+    from dsl.runtime.programs import formula_program, training_program
+    found: list[tuple[int, Titled]] = []
+    known, options = session.sizes(), session.options()
+    for symbol in session.elaborator.scope.values():
+        if isinstance(symbol.value, Node) and (symbol.name == name or (name is None and symbol.kind in FORMULAS)):
+            made = formula_program(f"{symbol.kind} {symbol.name}", symbol.name, symbol.value, options, known)
+            found.append((place(symbol.span), made))
+    if name is None or (name == "train" and name not in session.elaborator.scope):
+        for item in session.items:
+            if isinstance(item, program.Train):
+                title = item.span.text.partition("\n")[0].strip().removesuffix(":")
+                found.append((place(item.span), training_program(title, item, session.compute, known)))
+    return [made for _, made in sorted(found, key=lambda pair: pair[0])]
+
+
+def place(span: Span | None) -> int:
+    return span.start if span is not None else -1
+
+
+# ---------------------------------------------------------------- formulas
 
 
 def whole(session: Session, view: str | None) -> str:

@@ -292,9 +292,11 @@ def test_show(lr, tmp_path, arguments, parts):
         (["none.lr"], 2),
         ([], 2),
         (["-e", "print x"], 1),
-        (["-e", SHOWN, "--kernels"], 2),
+        (["-e", SHOWN, "--kernels"], 0),
+        (["-e", SHOWN, "--kernels", "nothing"], 1),
         (["-e", SHOWN, "--code", "C"], 2),
-        (["-e", SHOWN, "--cost"], 2),
+        (["-e", SHOWN, "--code", "--cost"], 2),
+        (["-e", SHOWN, "--cost"], 0),
         (["-e", "", "C"], 1),
         (["-e", ""], 0),
         (["-e", SHOWN, "r", "x"], 2),
@@ -304,6 +306,77 @@ def test_show_codes(lr, arguments, code):
     done = lr("show", *arguments)
     assert done.exit_code == code, done.output
     assert code == 0 or done.stderr
+
+
+LOGISTIC = """precision float32
+data X = normal(20, 3)
+data y = bernoulli(0.5 * ones(20))
+matrix A[n, d]
+vector b[n]
+shared w[d] = 0.0
+let p = A @ w
+cost C = mean(bce_logits(p, b))
+minimize C wrt w using sgd(rate = 0.1)
+train 5 epochs over A = X, b = y batch 8 shuffle
+let last = sum(w)
+"""
+
+
+def test_show_kernels(lr, tmp_path, golden):
+    (tmp_path / "a.lr").write_text(LOGISTIC)
+    golden("show/kernels.txt", (done := lr("show", "a.lr", "--kernels")).stdout)
+    assert done.exit_code == 0
+    heads = [line for line in done.stdout.splitlines() if line and not line.startswith(" ")]
+    assert heads == ["let p", "cost C", "train 5 epochs over A = X, b = y batch 8 shuffle", "let last"]
+    one = lr("show", "a.lr", "C", "--kernels").stdout
+    assert one.startswith("cost C\n") and one in done.stdout
+    train = lr("show", "a.lr", "train", "--kernels").stdout
+    assert train.startswith("train 5") and train in done.stdout
+
+
+def test_show_cost(lr, tmp_path, golden):
+    (tmp_path / "a.lr").write_text(LOGISTIC)
+    done = lr("show", "a.lr", "--cost")
+    golden("show/cost.txt", done.stdout)
+    assert "with d = 3" in done.stdout                          # the data's columns; nothing was evaluated
+
+
+def test_show_cuda(lr, tmp_path, golden):
+    (tmp_path / "a.lr").write_text(LOGISTIC)
+    done = lr("show", "a.lr", "C", "--code")
+    golden("show/cuda.txt", done.stdout)
+    assert done.stdout == lr("show", "a.lr", "C", "--code", "cuda").stdout == lr("show", "--code=cuda", "a.lr", "C").stdout
+    assert lr("show", "a.lr", "--code").stdout.count("__global__") > done.stdout.count("__global__")
+
+
+def test_shown_cuda_compiles(lr, tmp_path):
+    from dsl.backends.cuda import nvrtc
+    (tmp_path / "a.lr").write_text(LOGISTIC)
+    for name in ("p", "C", "train", "last"):
+        source = lr("show", "a.lr", name, "--code").stdout
+        try:
+            assert nvrtc.compile_source(source, "sm_90")
+        except nvrtc.NoCompiler as missing:
+            pytest.skip(str(missing))
+
+
+def test_show_code_of_the_processor(lr, tmp_path):
+    (tmp_path / "a.lr").write_text(LOGISTIC)
+    ir, assembly = (lr("show", "a.lr", "C", "--code", form).stdout for form in ("llvm", "asm"))
+    assert ir.startswith("; cost C\n") and "define i64 @lr_run(ptr" in ir
+    assert assembly.startswith("# cost C\n") and "lr_run:" in assembly
+
+
+def test_show_of_what_has_no_loops(lr):
+    for view in ("--kernels", "--cost", "--code"):
+        done = lr("show", "-e", "vector v\nlet s = sort(v)\nlet t = v + 1", view)
+        assert done.exit_code == 0 and "no loop program" in done.stdout and "`sort`" in done.stdout and "let t" in done.stdout
+
+
+def test_show_programs_need_no_data(lr):
+    text = 'data t = csv("none.csv")\nmatrix X[n, d]\nshared w[d] = 0.0\ncost C = sum(X @ w)\nminimize C wrt w using sgd\n'
+    for view in ("--kernels", "--cost", "--code"):
+        assert lr("show", "-e", text + "train 3 epochs over X = t[:, :2]", view).exit_code == 0
 
 
 def test_show_needs_no_data(lr):

@@ -4,8 +4,8 @@ In: a program.  Out: `ProgramCost`: for each kernel, each product and the statem
 and how often a call runs it, as polynomials in the sizes.
 
 A `While` counts as one turn, so a training loop's cost is that of a step.  What stands under an `If` outside kernels is done
-now and then, and not counted in the total; inside a kernel the longer branch counts.  The turns of a loop that only the
-data knows count as their bound, or as 1; what a sum in blocks does once a block is left out.
+now and then, and not counted in the total; inside a kernel the longer branch counts.  The turns of a loop that are computed
+count as their bound, under the name of a scalar if they are one, or as 1; what a sum in blocks does once a block is left out.
 
 **Bytes** are those that have to move: of every array that a part touches each element once, however often it is met;
 scalars and an iteration's private arrays are left out.
@@ -13,8 +13,9 @@ scalars and an iteration's private arrays are left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from dsl.ir.types import ONE, ZERO, Dim, DType, derived, is_float, product
+from dsl.ir.types import ONE, ZERO, Dim, DType, Size, derived, is_float, product
 from dsl.loops import ir
 from dsl.machine.expr import Apply, Buffer, Const, Expr, Extent, Load, Ref, load, walk
 from dsl.record import entity
@@ -45,12 +46,13 @@ class Cost:
 @entity
 class Part:
     """A kernel, a product, or all other statements (`statement` is None): `each` is the cost of one run, `times` how many runs a
-    call makes, `seldom` whether only now and then."""
+    call makes, `turning` whether it is in a `While`, `seldom` whether only now and then."""
 
     name: str
     kind: str
     statement: ir.Kernel | ir.Product | None
     times: Dim
+    turning: bool
     seldom: bool
     each: Cost
 
@@ -61,21 +63,28 @@ class ProgramCost:
 
     @property
     def total(self) -> Cost:
-        """Of one call; of a step, if it is a training loop."""
+        """Of one call."""
         total = Cost(ZERO, ZERO, ZERO, ZERO)
         for part in self.parts:
             if not part.seldom:
                 total = total + part.each.times(part.times)
         return total
 
+    @property
+    def step(self) -> ProgramCost:
+        """Of a turn of its `While`."""
+        return ProgramCost(tuple(p for p in self.parts if p.turning))
+
     def count(self, kind: str) -> int:
         return sum(p.kind == kind for p in self.parts)
 
 
 def cost(program: ir.Program) -> ProgramCost:
-    walker, between = _Walker(), _Tally()
-    walker.block(program.body, _Around({}, {}, {}, False), between)
-    return ProgramCost((*walker.parts, Part("between", "statements", None, ONE, False, between.cost())))
+    walker, around = _Walker(), _Tally()
+    walker.block(program.body, _Around({}, {}, {}), around)
+    rest = [Part("the rest", "statements", None, ONE, turning, False, tally.cost())
+            for tally, turning in ((walker.turn, True), (around, False)) if tally.operations != ZERO]
+    return ProgramCost((*walker.parts, *rest))
 
 
 def operations(program: ir.Program, sizes: Mapping[str, int]) -> int:
@@ -99,12 +108,13 @@ Places = tuple[Dim, ...]
 @entity
 class _Around:
     """What stands around a statement: the loops of its part with their turns, innermost last; what names are short for; which
-    loops go over blocks, and of how many rows; and whether it is done only now and then."""
+    loops go over blocks, and of how many rows; whether there is a `While`; and whether it is done only now and then."""
 
     loops: dict[str, Dim]
     lets: dict[str, Expr]
     blocks: dict[str, int]
-    seldom: bool
+    turning: bool = False
+    seldom: bool = False
 
     @property
     def times(self) -> Dim:
@@ -112,7 +122,7 @@ class _Around:
 
     def named(self, name: str, value: Expr | None) -> _Around:
         lets = {n: e for n, e in self.lets.items() if n != name}
-        return _Around(self.loops, lets if value is None else {**lets, name: value}, self.blocks, self.seldom)
+        return replace(self, lets=lets if value is None else {**lets, name: value})
 
 
 class _Tally:
@@ -130,6 +140,8 @@ class _Tally:
 class _Walker:
     def __init__(self) -> None:
         self.parts: list[Part] = []
+        self.turn = _Tally()
+        self.in_kernel = False
 
     def block(self, body: ir.Block, around: _Around, tally: _Tally, totals: frozenset[Buffer] = frozenset()) -> None:
         flops = operations = 0
@@ -156,13 +168,13 @@ class _Walker:
                 case ir.Loop(index, extent, inner):
                     self.block(inner, _entered(index, extent, around), tally, totals)
                 case ir.While(body=inner):
-                    self.block(inner, around, tally, totals)
+                    self.block(inner, replace(around, turning=True), tally if self.in_kernel else self.turn, totals)
                 case ir.If(body=inner, orelse=orelse):
                     self.branches(inner, orelse, around, tally, totals)
                 case ir.Kernel():
                     self.kernel(s, around)
                 case ir.Product():
-                    self.parts.append(Part(s.name, "product", s, around.times, around.seldom, _product(s)))
+                    self.parts.append(Part(s.name, "product", s, around.times, around.turning, around.seldom, _product(s)))
                 case _:
                     pass
         if not (around.loops and next(reversed(around.loops)) in around.blocks):
@@ -171,7 +183,7 @@ class _Walker:
 
     def branches(self, body: ir.Block, orelse: ir.Block, around: _Around, tally: _Tally, totals: frozenset[Buffer]) -> None:
         """Inside a kernel the longer branch counts; outside, both are done now and then."""
-        inner = around if self.in_kernel else _Around(around.loops, around.lets, around.blocks, True)
+        inner = around if self.in_kernel else replace(around, seldom=True)
         taken = [_Tally(), _Tally()]
         for branch, part in zip((body, orelse), taken):
             self.block(branch, inner, part, totals)
@@ -182,15 +194,13 @@ class _Walker:
             tally.flops += _larger(taken[0].flops, taken[1].flops)
             tally.operations += _larger(taken[0].operations, taken[1].operations)
 
-    in_kernel = False
-
     def kernel(self, s: ir.Kernel, around: _Around) -> None:
         tally, totals = _Tally(), frozenset(t.buffer for t in s.totals)
-        alone = _Around({}, around.lets, {}, False)
+        alone = _Around({}, around.lets, {})
         self.in_kernel = True
         self.block(s.body, _entered(s.index, s.extent, alone), tally, totals)
         self.in_kernel = False
-        self.parts.append(Part(s.name, "kernel", s, around.times, around.seldom, tally.cost()))
+        self.parts.append(Part(s.name, "kernel", s, around.times, around.turning, around.seldom, tally.cost()))
 
 
 def _flops(e: Expr) -> int:
@@ -227,7 +237,7 @@ def _entered(index: str, extent: Expr, around: _Around) -> _Around:
             loops[index] = _turns(whole, around)
         case _:
             loops[index] = _turns(extent, around)
-    return _Around(loops, lets, blocks, around.seldom)
+    return _Around(loops, lets, blocks, around.turning, around.seldom)
 
 
 def _begins_a_block(start: Ref, size: int, around: _Around) -> bool:
@@ -239,7 +249,7 @@ def _begins_a_block(start: Ref, size: int, around: _Around) -> bool:
 
 
 def _turns(e: Expr, around: _Around) -> Dim:
-    """The value of an extent; what is known only while running counts as its bound, or as 1."""
+    """The value of an extent."""
     match e:
         case Const(value):
             return Dim.of(int(value))
@@ -247,6 +257,8 @@ def _turns(e: Expr, around: _Around) -> Dim:
             return dim
         case Ref(name) if name in around.lets:
             return _turns(around.lets[name], around)
+        case Ref(name):
+            return around.loops[name] if name in around.loops else Dim.of(Size(name))
         case Apply("add", (a, b)):
             return _turns(a, around) + _turns(b, around)
         case Apply("sub", (a, b)):

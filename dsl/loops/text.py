@@ -77,11 +77,11 @@ COMBINING = {"add": "+=", "mul": "*=", "minimum": "min=", "maximum": "max=", "an
 
 
 # ---------------------------------------------------------------- sizes and literals
-def dim_text(dim: Dim) -> str:
-    """A length, with the names of anonymous sizes and the values of fixed ones."""
+def dim_text(dim: Dim, values: bool = True) -> str:
+    """A length, with the names of anonymous sizes and (unless told) the values of fixed ones."""
     text = ""
     for monomial, coefficient in dim.terms:
-        names = "*".join(map(_atom_text, monomial))
+        names = "*".join(_atom_text(a, values) for a in monomial)
         size = abs(coefficient)
         term = names if names and size == 1 else f"{size}*{names}" if names else str(size)
         text += f" {'-' if coefficient < 0 else '+'} {term}" if text else f"-{term}" if coefficient < 0 else term
@@ -92,10 +92,10 @@ def size_text(name: str) -> str:
     return name if re.fullmatch(r"[\w.]+", name) else f"`{name}`"
 
 
-def _atom_text(atom: Atom) -> str:
+def _atom_text(atom: Atom, values: bool) -> str:
     if isinstance(atom, Size):
-        return size_text(atom.name) + (f":{atom.value}" if atom.value is not None else "")
-    return f"{atom.kind}({dim_text(atom.left)}, {dim_text(atom.right)})"
+        return size_text(atom.name) + (f":{atom.value}" if values and atom.value is not None else "")
+    return f"{atom.kind}({dim_text(atom.left, values)}, {dim_text(atom.right, values)})"
 
 
 def array_text(dtype: DType, shape: Shape) -> str:
