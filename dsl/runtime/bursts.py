@@ -118,7 +118,7 @@ class Bursts:
         schedules = [schedule_values(s, first, count, steps, rows.steps_an_epoch).astype(s.leaf.dtype) for s, _ in driver.schedules]
         arrays = [*self.data, *self.fixed, *schedules, *self.state, *([self.order] if self.feeds.shuffle else []),
                   self.sums, self.last, self.outcome]
-        scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.made_before, self.key,
+        scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.made_before + first, self.key,
                    *self.ragged, *self.scalars]
         self.known["steps of a burst"] = count
         began = time.perf_counter()
