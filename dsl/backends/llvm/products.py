@@ -17,7 +17,7 @@ from dsl.backends.llvm.runs import share
 from dsl.ir.types import DType, is_float
 from dsl.loops.ir import Product
 
-SMALL = 256                             # multiplications up to which plain loops are faster than a call of the library
+SMALL = 128                             # multiplications up to which plain loops are faster than a call of the library
 TILE = 1_048_576                        # the least multiplications of a tile
 LEAST = 96                              # its least rows or columns: the library packs an operand anew for every tile
 BAND = 32                               # they are a multiple of this
@@ -84,7 +84,8 @@ def _loops(module: Module, name: str, dtype: DType, a_transposed: bool, b_transp
                     f.store(place, dtype, step(x, f.load(at("%b", l, "%n", j), dtype), f.load(place, dtype)))
     f.do("ret void")
     arrays = "ptr noalias %out, ptr noalias readonly %a, ptr noalias readonly %b, i64 %m, i64 %n, i64 %k"
-    return f.text(f"define internal void @{name}.loops({arrays}) noinline #0")
+    small = "optsize " * is_float(dtype)                        # the library does what is worth vectors
+    return f.text(f"define internal void @{name}.loops({arrays}) noinline {small}#0")
 
 
 def _decide(module: Module, name: str) -> str:
