@@ -119,7 +119,8 @@ def _loop(node: Node, attrs: Mapping[str, Any], args: Sequence[str]) -> str:
         return f"iterate({start} while {kept[0]} max {attrs['limit']}: {_together(new)}){pick}"
     over = [f"flip({a}, 0)" if attrs["reverse"] else a for a in args[count:count + sequences]] or [f"arange({attrs['length']})"]
     each = f" keeping {kept[place]}" if kind == "each" else ""
-    return f"{'fold' if kind == 'last' else 'scan'}({start} for {_together(elements or ['_'])} in {_together(over)}: {_together(new)}{each}){pick}"
+    word = "fold" if kind == "last" else "scan"
+    return f"{word}({start} for {_together(elements or ['_'])} in {_together(over)}: {_together(new)}{each}){pick}"
 
 
 def _together(parts: Sequence[str]) -> str:
