@@ -50,7 +50,7 @@ class Program:
     def __post_init__(self) -> None:
         words = {"f": "", "i": "int ", "b": "bool "}
         kinds = ("scalar", "vector", "matrix", "tensor")
-        lines = [f"{words[t.kind]}{kinds[len(t.shape)]} {name}{'[' + ', '.join(map(str, t.shape)) + ']' if t.shape else ''}"
+        lines = [f"{words[t.kind]}{kinds[len(t.shape)]} {name}{'' if anonymous(t) or not t.shape else '[' + ', '.join(map(str, t.shape)) + ']'}"
                  for name, t in self.inputs.items()]
         lines += [f"let {name} = {term.text}" for name, term in self.lets]
         self.source = "\n".join([*lines, f"let result = {self.result.text}"])
@@ -127,15 +127,18 @@ class Generator:
         self.budget -= 1
         if depth <= 0 or self.budget <= 0:
             return self.leaf(kind, shape)
-        makers = {"f": [self.unary, self.unary, self.binary, self.binary, self.guarded, self.divide, self.reduce, self.where, self.move, self.slice, self.matmul,
-                        self.rowwise, self.power, self.gather, self.cumulate, self.convert, self.join, self.clip],
-                  "i": [self.integer, self.integer, self.where, self.move, self.reduce, self.argument, self.slice, self.gather, self.join],
-                  "b": [self.compare, self.compare, self.logic, self.move, self.slice]}[kind]
+        makers = self.makers(kind)
         for _ in range(20):
             made = self.rng.choice(makers)(kind, shape, depth - 1)
             if made is not None:
                 return made
         return self.leaf(kind, shape)
+
+    def makers(self, kind: str) -> list[Callable[..., Term | None]]:
+        return {"f": [self.unary, self.unary, self.binary, self.binary, self.guarded, self.divide, self.reduce, self.where, self.move, self.slice, self.matmul,
+                      self.rowwise, self.power, self.gather, self.cumulate, self.convert, self.join, self.clip],
+                "i": [self.integer, self.integer, self.where, self.move, self.reduce, self.argument, self.slice, self.gather, self.join],
+                "b": [self.compare, self.compare, self.logic, self.move, self.slice]}[kind]
 
     def thin(self, shape: tuple[str | int, ...]) -> tuple[str | int, ...]:
         """A shape that broadcasts to this one: fewer leading axes, some of length 1."""
@@ -326,11 +329,22 @@ def generate(seed: int) -> Program:
 
 
 # ---------------------------------------------------------------- checking
+def anonymous(term: Term) -> bool:
+    """Whether an input's sizes have no names: `n?` is n for the first setting of the sizes and 1 for others, `n!` the reverse."""
+    return any(str(d).endswith(("?", "!")) for d in term.shape)
+
+
+def length(d: str | int, sizes: dict[str, int]) -> int:
+    if isinstance(d, int):
+        return d
+    return sizes[d.rstrip("?!")] if d.isalnum() or d.endswith("?") == (sizes == LENGTHS[0]) else 1
+
+
 def values_of(program: Program, sizes: dict[str, int]) -> Values:
     rng = np.random.default_rng(program.seed)
     result: Values = {}
     for name, term in program.inputs.items():
-        shape = tuple(sizes.get(d, d) for d in term.shape)                   # type: ignore[arg-type]
+        shape = tuple(length(d, sizes) for d in term.shape)
         result[name] = {"f": lambda s=shape: rng.uniform(-1.5, 1.5, s), "i": lambda s=shape: rng.integers(-5, 6, s),
                         "b": lambda s=shape: rng.integers(0, 2, s).astype(bool)}[term.kind]()
     return result
@@ -338,7 +352,7 @@ def values_of(program: Program, sizes: dict[str, int]) -> Values:
 
 def evaluate(program: Program, precision: str = "float64") -> Callable[[Values], Any]:
     """The result as a function of the inputs, by the reference backend."""
-    function = dsl.compile(program.source, precision=precision).function(list(program.inputs), "result")
+    function = dsl.compile(program.source, device="numpy", precision=precision).function(list(program.inputs), "result")
     return lambda values: function(*values.values())
 
 
@@ -354,7 +368,7 @@ def check(program: Program, evaluate: Callable[..., Any] = evaluate, precision: 
         with np.errstate(all="ignore"):
             wanted, other = np.asarray(program.result.run(values)), np.asarray(program.result.run(near))
         got = function(values)
-        shape = tuple(sizes.get(d, d) for d in program.result.shape)         # type: ignore[arg-type]
+        shape = tuple(length(d, sizes) for d in program.result.shape)
         dtype = {"f": precision, "i": "int64", "b": "bool"}[program.result.kind]
         assert got.shape == shape == wanted.shape, f"shape {got.shape}, wanted {wanted.shape}"
         assert got.dtype == dtype, f"{got.dtype}, wanted {dtype}"
@@ -380,7 +394,7 @@ def _reaches(program: Program, name: str) -> bool:
 
 def check_gradient(program: Program, names: list[str]) -> None:
     """The gradient of the sum against central differences of the NumPy meaning, in one random direction."""
-    model = dsl.compile(f"{program.source}\ngrad {', '.join(f'd{n}' for n in names)} = sum(result) wrt {', '.join(names)}")
+    model = dsl.compile(f"{program.source}\ngrad {', '.join(f'd{n}' for n in names)} = sum(result) wrt {', '.join(names)}", device="numpy")
     function = model.function(list(program.inputs), [f"d{n}" for n in names])
     for sizes in LENGTHS:
         values = values_of(program, sizes)

@@ -23,17 +23,21 @@ NOUGHT = const(0, "int64")
 
 
 class Elements:
-    """`leaf` gives an element of a leaf; `stored` has the nodes whose elements are read from where they were put."""
+    """`leaf` gives an element of a leaf; `stored` has the nodes whose elements are read from where they were put.
+
+    An array may have no elements, and is read in places where that is known only while running (a part of `concat`).  It is
+    then read at the very beginning, which does no harm, and `doubtful` says that what it is made of must be too."""
 
     def __init__(self, leaf: Callable[[Node, Index], Expr], stored: dict[Node, At]) -> None:
         self.leaf, self.stored = leaf, stored
-        self.memo: dict[tuple[Node, Index], Expr] = {}
+        self.memo: dict[tuple[Node, Index, bool], Expr] = {}
+        self.doubtful = False
         self.flags: dict[Expr, None] = {}
 
     def __call__(self, node: Node, index: Index) -> Expr:
         if node.op.name == "const":
             return const(node.attr("literal").value, node.dtype)
-        key = node, index
+        key = node, index, self.doubtful
         found = self.memo.get(key)
         if found is None:
             found = self.memo[key] = self.element(node, index)
@@ -59,7 +63,7 @@ class Elements:
             case "expand":
                 return self(node.args[0], narrowed(index, node.shape, node.args[0].shape))
             case "slice":
-                return self(node.args[0], sliced(index, attrs["items"]))
+                return self(node.args[0], sliced(index, attrs["items"], self.held(node.shape)))
             case "unslice":
                 return self.unslice(node, index, attrs["items"])
             case "concat":
@@ -74,13 +78,27 @@ class Elements:
             raise NotNative(node.op.name)
         operands = [self(a, narrowed(index, node.shape, a.shape)) for a in node.args]
         if node.op.fault is not None:
-            self.flag(node.op.fault(*operands, **attrs))
+            self.flag(node.op.fault(*operands, **attrs), node.shape)
         result: Expr = node.op.code(*operands, **attrs)
         return result
 
-    def flag(self, condition: Expr | None) -> None:
+    def flag(self, condition: Expr | None, shape: Shape) -> None:
+        """A fault in an element of an array of this shape."""
         if condition is not None and condition is not const(False, "bool"):
-            self.flags[condition] = None
+            held = self.held(shape)
+            self.flags[condition if held is const(True, "bool") else held & condition] = None
+
+    def held(self, shape: Shape) -> Expr:
+        """Whether an array of this shape has elements, as far as that is in doubt here."""
+        return whole(shape) if self.doubtful else const(True, "bool")
+
+    def perhaps(self, x: Node, index: Index, axes: Sequence[int]) -> Expr:
+        """An element of what may have none, by an index that is right or 0 on these axes."""
+        before = self.doubtful
+        self.doubtful = before or whole(x.shape) is not const(True, "bool")
+        value = self(x, harmless(index, x.shape, axes))
+        self.doubtful = before
+        return value
 
     def draw(self, node: Node, index: Index, kind: str, key: int, shape: Shape, dtype: Any) -> Expr:
         step = self(node.args[0], ())
@@ -113,7 +131,7 @@ class Elements:
                 held = held & (count * abs(step)).eq(offset)
             inside = held if inside is const(True, "bool") else inside & held
             places.append(select(held, count, NOUGHT))
-        value = self(x, harmless(tuple(places), x.shape, range(lead, len(places))))
+        value = self.perhaps(x, tuple(places), range(lead, len(places)))
         return select(inside & whole(x.shape), value, const(0, value.dtype))
 
     def concat(self, node: Node, index: Index, axis: int) -> Expr:
@@ -126,7 +144,7 @@ class Elements:
             here = list(index)
             inside = (place >= low) & (place < extent(start + length))
             here[axis] = select(inside, place - low, NOUGHT)
-            value = self(x, harmless(tuple(here), x.shape, [axis + node.rank]))
+            value = self.perhaps(x, tuple(here), [axis + node.rank])
             result = value if result is None else select(inside & whole(x.shape), value, result)
             start = start + length
         assert result is not None
@@ -151,17 +169,16 @@ class Elements:
                 dead = skipped if dead is const(False, "bool") else dead | skipped
                 i = select(skipped, NOUGHT, i)
             bad = (i < -n) | (i >= n)
-            self.flag(bad & ~dead if fill else bad)
+            self.flag(bad & ~dead if fill else bad, node.shape)
             places.append(select(bad, NOUGHT, select(i < 0, i + n, i)))
-        value = self(x, harmless((*places, *index[rank:]), x.shape, doubtful))
+        value = self.perhaps(x, (*places, *index[rank:]), doubtful)
         return select(dead, const(0, value.dtype), value) if fill else value
-
 
     def spread(self, node: Node, index: Index, length: Dim, fill: bool) -> Expr:
         """x[i] in its column, 0 in the others."""
         i, n = self(node.args[1], index[:-1]).to("int64"), extent(length)
         bad = (i < -n) | (i >= n)
-        self.flag(bad & i.ne(FILL) if fill else bad)
+        self.flag(bad & i.ne(FILL) if fill else bad, node.shape)
         value = self(node.args[0], index[:-1])
         return select(select(i < 0, i + n, i).eq(index[-1]), value, const(0, value.dtype))
 
@@ -190,7 +207,7 @@ def harmless(index: Index, shape: Shape, doubtful: Sequence[int]) -> Index:
 
 def narrowed(index: Index, shape: Shape, inner: Shape) -> Index:
     """The index into an operand of shape `inner` that is broadcast to `shape`."""
-    result = []
+    result: list[Expr] = []
     for i, n, m in zip(index[len(shape) - len(inner):], shape[len(shape) - len(inner):], inner):
         if m == ONE:
             result.append(NOUGHT)
@@ -209,9 +226,14 @@ def transposed(index: Index, axes: tuple[int, ...]) -> Index:
     return tuple(result)
 
 
-def sliced(index: Index, items: Sequence[tuple[Dim, Dim, int]]) -> Index:
+def sliced(index: Index, items: Sequence[tuple[Dim, Dim, int]], held: Expr) -> Index:
+    """The index into what is sliced; 0 if the slice has no elements (not `held`), as `index` is then."""
     lead = len(index) - len(items)
-    return (*index[:lead], *(i * step + extent(start) for i, (start, _, step) in zip(index[lead:], items)))
+    result: list[Expr] = list(index[:lead])
+    for i, (start, _, step) in zip(index[lead:], items):
+        place = i * step + extent(start)
+        result.append(place if held is const(True, "bool") or start == ZERO else select(held, place, NOUGHT))
+    return tuple(result)
 
 
 def linear(index: Index, shape: Shape) -> Expr:

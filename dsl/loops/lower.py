@@ -283,7 +283,7 @@ class Lowering:
                 dead = skipped if dead is const(False, "bool") else dead | skipped
                 i = select(skipped, NOUGHT, i)
             bad = (i < -n) | (i >= n)
-            elements.flag(bad & ~dead if attrs.get("fill") else bad)
+            elements.flag(bad & ~dead if attrs.get("fill") else bad, g.shape)
             dead = dead | bad if attrs.get("fill") else (bad if dead is const(False, "bool") else dead | bad)
             places.append(select(bad, NOUGHT, select(i < 0, i + n, i)))
         value = elements(g, index).to(buffer.dtype)
