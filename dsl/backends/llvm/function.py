@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
+from dsl.backends.llvm.meter import Meter
 from dsl.ir.types import Atom, Dim, DType, Size, is_float, product
 from dsl.loops.ir import Program, Swap, Window, statements
 from dsl.machine.expr import BITS, Apply, Buffer, Const, Expr, Extent, Load, Ref, walk
@@ -53,10 +54,10 @@ class Parameter:
 
 
 class Module:
-    """What the functions of a module share."""
+    """What the functions of a module share.  With a `meter` they count what they do."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, meter: Meter | None = None) -> None:
+        self.program, self.meter = program, meter
         self.functions: list[str] = []
         self.helpers: set[str] = set()                          # names of parts of the fixed runtime that are called
         self.whole_loops = 0                                    # loops that are not unrolled, each with metadata of its own

@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 from dsl.backends.llvm.function import BYTES, STORED, TYPES, Function, Held, Parameter, structure
 from dsl.backends.llvm.runs import Made, record, runs
+from dsl.backends.llvm.runtime import FEWEST_RUNS, RUN_WORK
 from dsl.ir.types import product
 from dsl.loops.ir import Block, Combine, Flag, Kernel, Store, Window, buffers_of, statements
 from dsl.machine.expr import Buffer, Const, Expr, Extent, Load
 
-RUN_WORK = 32_768                       # the least scalar operations that are worth a run of their own
 STACK_BYTES = 2_048                     # private arrays of fixed size up to this are on the stack, where LLVM may dissolve them
 
 
@@ -64,12 +64,12 @@ def kernel(f: Function, k: Kernel, block: Callable[[Function, Block], None]) -> 
         if flags:
             f.fault(f.emit(f"extractvalue {result} {answer}, {len(scalars)}"))
 
-    # Inside a loop of the program LLVM may inline it, outside it would only be compiled twice.
-    once = "" if f.repeated else " noinline"
+    # Inside a loop of the program LLVM may inline it, outside it would only be compiled twice; a clock does not look into it.
+    once = "" if f.repeated and f.module.meter is None else " noinline"
     here = f"{result} @{symbol}({', '.join(f'{p.type} {p.operand}' for p in inner.parameters)})"
     length, work = known(k.extent), k.work.known
-    if length is not None and work is not None and length * max(work, 1) < 4 * RUN_WORK:
-        take_results(f.call(here, bool(returned)))
+    if length is not None and work is not None and length * max(work, 1) < FEWEST_RUNS * RUN_WORK:
+        take_results(f.call(here + (" noinline" if f.module.meter else ""), bool(returned)))
         return
     f.module.helpers.add("chunk")
     chunk = f.emit(f"call i64 @lr.chunk(i64 {extent}, i64 {f.dim(k.work)}, i64 {record(f, scalars, arrays, flags)[0]})", "chunk")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dsl.backends.llvm.frame import CAPACITY, FIRST, NEEDED, THREADS, WORKSPACE
 from dsl.backends.llvm.function import BYTES, STORED, TYPES, WHOLE_LOOPS, Function, Held, Module
 from dsl.backends.llvm.kernels import on_stack, padded, private_buffers
+from dsl.backends.llvm.meter import Meter
 from dsl.backends.llvm.plan import storages
 from dsl.backends.llvm.runtime import HELPERS
 from dsl.backends.llvm.statements import block
@@ -19,9 +20,9 @@ ENTRY = "lr_run"
 MOST_SCOPES = 64                        # of which each names all others
 
 
-def module_text(program: Program, wide: bool) -> str:
-    """`wide`: the processor has 512-bit vectors, and they shall be used."""
-    module = Module(program)
+def module_text(program: Program, wide: bool, meter: Meter | None = None) -> str:
+    """`wide`: the processor has 512-bit vectors, and they shall be used.  `meter` counts what the program does."""
+    module = Module(program, meter)
     main = Main(module)
     text = main.print_all()
     helpers = [HELPERS[name] for name in HELPERS if name in module.helpers]

@@ -20,6 +20,7 @@ from dsl.backends.llvm import blas, engine
 from dsl.backends.llvm.cache import compiled
 from dsl.backends.llvm.engine import Loaded, wide_vectors
 from dsl.backends.llvm.frame import FIRST, NOWHERE, Frame
+from dsl.backends.llvm.meter import Meter
 from dsl.backends.llvm.module import ENTRY, module_text
 from dsl.backends.llvm.threads import MOST, POOL
 from dsl.ir.types import DType, is_float
@@ -58,12 +59,12 @@ def _count(anew: bool) -> None:
 
 
 class NativeProgram:
-    """`threads` is how many a call may use, its own included; the result does not depend on it."""
+    """`threads` is how many a call may use, its own included; the result does not depend on it.  `meter` counts what it does."""
 
-    def __init__(self, program: Program, *, threads: int | None = None, cache: bool = True) -> None:
-        self.program = program
+    def __init__(self, program: Program, *, threads: int | None = None, cache: bool = True, meter: Meter | None = None) -> None:
+        self.program, self.meter = program, meter
         self.threads = max(1, min(threads or available_threads(), MOST))
-        code, anew = compiled(listing(program), lambda: self.llvm_ir, cache)
+        code, anew = compiled(listing(program), lambda: self.llvm_ir, cache and meter is None)
         _count(anew)
         self._loaded = Loaded(code)
         self._run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)(self._loaded.address(ENTRY))
@@ -80,7 +81,7 @@ class NativeProgram:
 
     @property
     def llvm_ir(self) -> str:
-        return module_text(self.program, wide_vectors())
+        return module_text(self.program, wide_vectors(), self.meter)
 
     @property
     def optimised_ir(self) -> str:

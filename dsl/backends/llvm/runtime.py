@@ -1,7 +1,11 @@
 """The fixed part of a program's module: helpers that generated code calls by name.  Only those that are called are printed."""
 from __future__ import annotations
 
+import time
+
 HELPERS: dict[str, str] = {}
+RUN_WORK = 32_768                       # the least scalar operations that are worth a run of their own
+FEWEST_RUNS = 4                         # less than so many are one
 
 HELPERS["malloc"] = """
 declare ptr @malloc(i64)
@@ -26,19 +30,19 @@ define internal i64 @lr.floordiv(i64 %a, i64 %b) alwaysinline #0 {
 }
 """
 
-# The iterations of a run: at least 32,768 + 4 * (bytes of the totals) operations, so that combining the totals costs little
-# beside making them; all in one run if there are fewer than four times that; at most 256 runs, and 8 MiB of totals.  Long
-# runs begin at multiples of 64 or 1,024: off the edges of pages a sum over 10^7 elements took an eighth longer.
-HELPERS["chunk"] = """
-define internal i64 @lr.chunk(i64 %extent, i64 %work, i64 %record) alwaysinline #0 {
+# The iterations of a run: at least RUN_WORK + 4 * (bytes of the totals) operations, so that combining the totals costs little
+# beside making them; at most 256 runs, and 8 MiB of totals.  Long runs begin at multiples of 64 or 1,024: off the edges of
+# pages a sum over 10^7 elements took an eighth longer.
+HELPERS["chunk"] = f"""
+define internal i64 @lr.chunk(i64 %extent, i64 %work, i64 %record) alwaysinline #0 {{
   %least.work = call i64 @llvm.smax.i64(i64 %work, i64 1)
   %w = sitofp i64 %least.work to double
   %e = sitofp i64 %extent to double
   %total = fmul double %w, %e
   %weight = shl i64 %record, 2
-  %least = add i64 %weight, 32768
+  %least = add i64 %weight, {RUN_WORK}
   %l = sitofp i64 %least to double
-  %several = fmul double %l, 4.0
+  %several = fmul double %l, {FEWEST_RUNS}.0
   %small = fcmp olt double %total, %several
   br i1 %small, label %single, label %cut
 single:
@@ -64,7 +68,23 @@ cut:
   %keep = xor i64 %mask, -1
   %chunk = and i64 %round, %keep
   ret i64 %chunk
-}
+}}
+"""
+
+# Nanoseconds of a clock that only goes forward.
+HELPERS["now"] = f"""
+declare i32 @clock_gettime(i32, ptr)
+
+define internal i64 @lr.now() noinline {{
+  %time = alloca {{ i64, i64 }}
+  call i32 @clock_gettime(i32 {getattr(time, "CLOCK_MONOTONIC", 1)}, ptr %time)
+  %seconds = load i64, ptr %time
+  %rest = getelementptr inbounds i64, ptr %time, i64 1
+  %nanoseconds = load i64, ptr %rest
+  %whole = mul i64 %seconds, 1000000000
+  %now = add i64 %whole, %nanoseconds
+  ret i64 %now
+}}
 """
 
 # Two pieces of memory exchange their contents.

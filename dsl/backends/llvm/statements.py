@@ -4,6 +4,7 @@ In: a block and the function it goes into.  Out: that function's lines.
 """
 from __future__ import annotations
 
+from dsl.backends.llvm.clock import measured
 from dsl.backends.llvm.function import STORED, TYPES, Function, Held
 from dsl.backends.llvm.kernels import kernel, known
 from dsl.backends.llvm.products import product
@@ -111,9 +112,11 @@ def statement(f: Function, s: Stmt) -> None:
         case Swap(a, b):
             _swap(f, a, b)
         case Kernel():
-            kernel(f, s, block)
+            with measured(f, s):
+                kernel(f, s, block)
         case Product():
-            product(f, s)
+            with measured(f, s):
+                product(f, s)
 
 
 def _combine(f: Function, target: Ref | Load, op: str, value: Expr) -> None:
