@@ -5,8 +5,11 @@ doubles where the processor has 80-bit ones, and always, on fewer points, with m
 """
 
 import itertools
+import subprocess
+import sys
 import zlib
 from fractions import Fraction
+from pathlib import Path
 
 import mpmath as mp
 import numpy as np
@@ -475,6 +478,16 @@ def test_evaluate_asks_for_memory():
     assert found.tolist() == [7.0, 13.0]
     with pytest.raises(KeyError, match="worth"):
         evaluate([ref("missing")], {})
+
+
+def test_tables_are_found_again():
+    """`tools/minimax.py` prints the coefficients that the code has."""
+    from dsl.machine import exponential, powers
+    tool = Path(__file__).parent.parent / "tools" / "minimax.py"
+    printed = subprocess.run([sys.executable, tool, "exponential"], capture_output=True, text=True, check=True).stdout
+    found = [tuple(map(float, line.strip(" ()").split(", "))) for line in printed.splitlines()[1::2]]
+    single, double = (exponential.CONSTANTS[d].exponential for d in REAL)
+    assert found == [single, powers.SHORT_EXPONENTIAL, double]
 
 
 def test_scipy_is_the_meaning_of_special_rows():

@@ -151,7 +151,7 @@ def log_gamma(w: Any) -> Any:
 
 
 if __name__ == "__main__":
-    ONE = lambda x: mp.mpf(1)                            # noqa: E731
+    ONE = lambda x: mp.mpf(1)
     table("exponential", exponential, lambda x: x ** 2, -HALF_LOG2, HALF_LOG2, 4, 24)
     table("exponential of powers", exponential, lambda x: x ** 2, -HALF_LOG2, HALF_LOG2, 5, 53)
     table("exponential", exponential, lambda x: x ** 2, -HALF_LOG2, HALF_LOG2, 9, 53)
@@ -174,8 +174,8 @@ if __name__ == "__main__":
     table("cosine pi", cosine_pi, ONE, 0, mp.mpf("0.25"), 9, 53)
     table("error function", error_function, ONE, 0, 1, 6, 24)
     table("error function", error_function, ONE, 0, 1, 12, 53)
-    for centre, degree, bits in ((2, 10, 24), (2, 11, 24), (3, 11, 24), (4, 23, 53), (4, 24, 53)):
-        table(f"scaled complement {centre}", lambda t, c=mp.mpf(centre): scaled_complement(t, c), ONE, -1, 1, degree, bits)
+    for centre, degree, bits in ((2, 11, 24), (4, 23, 53)):
+        table(f"scaled complement {centre}", lambda t, c=centre: scaled_complement(t, mp.mpf(c)), ONE, -1, 1, degree, bits)
     table("log gamma", log_gamma, ONE, 0, 1, 20, 53)
     table("cube root", lambda m: m ** (-mp.mpf(1) / 3), ONE, 1 / ROOT, ROOT, 3, 24)
     table("cube root", lambda m: m ** (-mp.mpf(1) / 3), ONE, 1 / ROOT, ROOT, 5, 53)

@@ -53,8 +53,9 @@ def convert_fault(x: Expr, dtype: DType) -> Expr:
 # ---------------------------------------------------------------- division, rounded down
 def _whole_division(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     """Quotient and remainder, the remainder with the sign of `b`.  By -1 without dividing, as the quotient may not exist."""
-    is_minus_one = b.eq(-1)
-    divisor = select(is_minus_one | b.eq(0), 1, b)
+    is_safe = isinstance(b, Const) and b.value not in (0, -1)
+    is_minus_one = NEVER if is_safe else b.eq(-1)
+    divisor = b if is_safe else select(is_minus_one | b.eq(0), 1, b)
     quotient = apply("idiv", a, divisor)
     remainder = a - quotient * divisor
     is_over = remainder.ne(0) & ((remainder ^ divisor) < 0)
@@ -104,7 +105,9 @@ def floor_remainder(a: Expr, b: Expr) -> Expr:
 
 
 def division_fault(a: Expr, b: Expr) -> Expr:
-    return NEVER if is_float(b.dtype) else b.eq(0)
+    if is_float(b.dtype):
+        return NEVER
+    return const(not b.value, "bool") if isinstance(b, Const) else b.eq(0)
 
 
 # ---------------------------------------------------------------- powers of integers
@@ -129,5 +132,7 @@ def integer_power(a: Expr, b: Expr) -> Expr:
 
 
 def power_fault(a: Expr, b: Expr) -> Expr:
-    return NEVER if is_float(b.dtype) else b < 0
+    if is_float(b.dtype):
+        return NEVER
+    return const(b.value < 0, "bool") if isinstance(b, Const) else b < 0
 

@@ -11,7 +11,10 @@ up to 8 the argument is moved there by gamma(x+1) = x gamma(x): one product, one
 digamma(x) = digamma(1-x) - pi cot(pi x).
 
 **polygamma** of order n >= 1 is (-1)^(n+1) n! zeta(n+1, x), with Hurwitz' zeta function by Euler and Maclaurin's sum formula;
-below 0 by the n-th derivative of the reflection.  (Abramowitz and Stegun 6.1.41, 6.3.18, 6.4; DLMF 25.11.)
+below 0 by the n-th derivative of the reflection.
+
+Where a value passes through 0 between large terms (digamma near 1.46, all of them between negative integers) the error is
+absolute: about that of a value of 1 (polygamma: of 8).  (Abramowitz and Stegun 6.1.41, 6.3.18, 6.4; DLMF 25.11.)
 """
 from __future__ import annotations
 

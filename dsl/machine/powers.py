@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 
 from dsl.machine.exponential import CONSTANTS, parts_of_any_log, parts_of_log, reduce_exponential
-from dsl.machine.expr import Const, Expr, apply, const, fma, maximum, minimum, select
+from dsl.machine.expr import Const, Expr, apply, const, fma, select
 from dsl.machine.formats import (
     FORMATS,
     INF,
@@ -80,7 +80,7 @@ def hypot(a: Expr, b: Expr) -> Expr:
         wide_p, wide_q = p.to("float64"), q.to("float64")
         return select(is_infinite, INF, square_root(fma(wide_p, wide_p, wide_q * wide_q)).to("float32"))
     form = format_of(a)
-    large, small = maximum(p, q), minimum(p, q)
+    large, small = select(p > q, p, q), select(p > q, q, p)
     is_big, is_tiny = large > 2.0 ** 500, large < 2.0 ** -450
     scale = select(is_big, form.number(2.0 ** -600), select(is_tiny, form.number(2.0 ** 600), 1.0))
     back = select(is_big, form.number(2.0 ** 600), select(is_tiny, form.number(2.0 ** -600), 1.0))
