@@ -24,8 +24,9 @@ from dsl.ir.node import Node, Origins, substitute, topological
 from dsl.ir.types import ONE, ArrayType
 from dsl.ops.control import Loop, Output, closed, scan
 from dsl.ops.leaves import leaf
-from dsl.ops.scalar import add, or_
+from dsl.ops.scalar import add, mul, or_
 from dsl.ops.shape import concat, expand, full, reshape, slice_axis, zeros_like
+from dsl.ops.table import constant
 from dsl.passes.loops import depending
 from dsl.passes.masks import Cotangent
 from dsl.passes.segments import is_long, segmented
@@ -85,6 +86,7 @@ def loop_adjoint(loop: Loop, given: Mapping[Output, Cotangent], wanted: Sequence
                 seeds.append(cotangent)
         return sweep(roots, seeds, targets, origins)
     found = step(masked=False)
+    found = _factored(found, active, slopes, kept, targets)
     masked = any(g.strict for (kind, _), g in given.items() if kind != "each") or any(_strict(c) for c in found[:len(active)])
     if masked:
         found = step(masked=True)
@@ -136,6 +138,20 @@ def loop_adjoint(loop: Loop, given: Mapping[Output, Cotangent], wanted: Sequence
         if wanted[i]:
             cotangents[i] = Cotangent(adjoint.output(kind, place), None if live is None else adjoint.output(kind, live), strict)
     return cotangents
+
+
+def _factored(found: list[Cotangent | None], active: Sequence[int], slopes: Sequence[Node], kept: Mapping[Output, object],
+              targets: Sequence[Node]) -> list[Cotangent | None]:
+    """With one scalar λ and nothing else coming in, every cotangent of a step is λ times a factor that does not depend on it.
+
+    Written so, a step back costs one multiplication of λ whatever f is, and a λ that dies out does reach 0, while a difference of
+    its multiples may stay at the smallest number there is, on which every operation takes a hundred times as long."""
+    if len(active) != 1 or kept or slopes[0].rank or any(c is not None and c.mask is not None for c in found):
+        return found
+    slope = slopes[0]
+    values = [c.value for c in found if c is not None]
+    factors = iter(substitute(values, {slope: constant(1, slope.dtype)}))
+    return [None if c is None else Cotangent(expand(mul(next(factors), slope), t.shape)) for c, t in zip(found, targets, strict=True)]
 
 
 def _by_segments(loop: Loop, given: Mapping[Output, Cotangent], wanted: Sequence[bool], sweep: Sweep,
