@@ -306,6 +306,17 @@ def test_same_bits_as_numpy(op, dtypes, attrs):
     assert not wrong, wrong
 
 
+def test_remainder_of_a_huge_quotient():
+    """Where the quotient has more than 150 bits, float64's remainder is still one: of the divisor's sign, and below it."""
+    generator = random("huge quotient")
+    a, b = patterns(generator, "float64", 20000), patterns(generator, "float64", 20000)
+    keep = np.isfinite(a) & np.isfinite(b) & (b != 0) & (np.abs(a) / np.abs(b) > 2.0 ** 150)
+    a, b = a[keep], b[keep]
+    assert a.size > 5000
+    rest = run(TABLE["mod"], [a, b], {})
+    assert (np.abs(rest) <= np.abs(b)).all() and (np.signbit(rest) == np.signbit(b)).all()
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 @pytest.mark.parametrize("exponent", [0, 1, 2, 3, 7, 10, 63])
 def test_integer_power_with_a_literal(dtype, exponent):
@@ -318,7 +329,7 @@ def test_integer_power_with_a_literal(dtype, exponent):
 
 
 @pytest.mark.parametrize("dtype", REAL)
-@pytest.mark.parametrize("exponent", [0.0, -0.0, 1.0, 2.0, 3.0, 4.0, -1.0, -2.0, 0.5, -0.5, 7.0, np.inf, np.nan])
+@pytest.mark.parametrize("exponent", [0.0, -0.0, 1.0, 2.0, 3.0, 4.0, -1.0, -2.0, 0.5, -0.5, 1.5, 7.0, -3.0, np.inf, -np.inf, np.nan])
 def test_power_with_a_literal(dtype, exponent):
     op, x = TABLE["pow"], ref("x", dtype)
     values = np.concatenate([special_values(dtype), samples(op, dtype, 3000)])

@@ -129,6 +129,10 @@ def _literal_power(a: Expr, exponent: float) -> Expr | None:
             return (1 / a) * (1 / a)
         case 0.5:                                        # the root of -0 is -0, its power 0; -inf has a power but no root
             return select(a.eq(-INF), INF, square_root(a + 0.0))
+        case -0.5:
+            return select(a.eq(-INF), 0.0, 1 / square_root(a + 0.0))
+        case 1.5:
+            return select(a.eq(-INF), INF, (a + 0.0) * square_root(a + 0.0))
         case _:
             return None
 
