@@ -187,6 +187,8 @@ class Apply(Expr):
 COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge", "below", "isnan"))
 FOLDED = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "and": operator.and_, "or": operator.or_,
           "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge}
+UNITS = {"add": 0, "sub": 0, "mul": 1}
+"""What an integer stays itself with."""
 _interned: WeakValueDictionary[Any, Any] = WeakValueDictionary()
 
 
@@ -249,6 +251,8 @@ def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
         value = FOLDED[op](*[a.value for a in args])                                 # type: ignore[attr-defined]
         if -2 ** 31 <= value < 2 ** 31:
             return const(value, "bool" if op in COMPARISONS else args[0].dtype)
+    if op in UNITS and type(args[-1]) is Const and type(args[-1].value) is int and args[-1].value == UNITS[op]:
+        return args[0]
     if op in ("abs", "neg") and isinstance(args[0], Apply) and args[0].op == "neg":    # |-x| = |x|, -(-x) = x, to the bit
         return args[0].args[0] if op == "neg" else apply("abs", args[0].args[0])
     if dtype is None:
