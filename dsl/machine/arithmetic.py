@@ -76,8 +76,8 @@ def _fmod(a: Expr, b: Expr) -> Expr:
         scaled = divisor * 2.0 ** k
         rest = fma(-apply("trunc", rest / scaled), select(scaled < INF, scaled, 0), rest)
     rest = fma(-apply("trunc", rest / divisor), divisor, rest)
-    rest = select(rest < 0, rest + divisor, rest)
-    found = copysign(select(rest < divisor, rest, 0).to(a.dtype), a)
+    rest = select(absolute(rest) < divisor, rest, 0)
+    found = copysign(select(rest < 0, rest + divisor, rest).to(a.dtype), a)
     is_small = (absolute(a) < INF) & absolute(b).eq(INF)
     return select(is_regular, found, select(is_small, a, NAN))
 
