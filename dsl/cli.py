@@ -143,11 +143,11 @@ def session_options(function: Any) -> Any:
 
 
 def open_session(file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None, values: tuple[str, ...],
-                 out: str | None = None, evaluate: bool = True, quiet: bool = False, stdout: Any = None) -> tuple[Session, Source]:
+                 out: str | None = None, **options: Any) -> tuple[Session, Source]:
     from dsl.session import Session
     source, base = source_of(file, code)
     session = Session(precision=precision, seed=seed, device=device, overrides=settings(values), base=base,
-                      out=Path(out) if out else None, evaluate=evaluate, quiet=quiet, stdout=stdout)
+                      out=Path(out) if out else None, **options)
     return session, source
 
 
@@ -155,14 +155,22 @@ def open_session(file: str | None, code: str | None, device: str | None, precisi
 @commands.command()
 @session_options
 @click.option("--out", metavar="DIR", help="Where files are written (the working directory unless told).")
+@click.option("--threads", type=click.IntRange(1), metavar="N",
+              help="Threads of native code (LR_THREADS, or all processors, unless told); results do not depend on it.")
+@click.option("--profile", is_flag=True, help="Afterwards a table of where native code spent its time.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def run(file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None, values: tuple[str, ...],
-        out: str | None, quiet: bool) -> None:
+        out: str | None, threads: int | None, profile: bool, quiet: bool) -> None:
     """Check a script and run it."""
-    session, source = open_session(file, code, device, precision, seed, values, out, quiet=quiet)
-    session.load(source)
-    report(session.elaborator.warnings)
-    session.run()
+    session, source = open_session(file, code, device, precision, seed, values, out, quiet=quiet, threads=threads, profile=profile)
+    try:
+        session.load(source)
+        report(session.elaborator.warnings)
+        session.run()
+    finally:
+        if session.profile is not None:
+            sys.stdout.flush()
+            sys.stderr.write(session.profile.text())
 
 
 @commands.command()

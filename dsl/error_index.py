@@ -488,6 +488,10 @@ _entry("E0801", "not in this version",
        "The language has this form, and this version of lr does not run it yet.",
        "shared s<lower=0> = 1.0", "shared s = 1.0")
 
+_entry("E0802", "no GPU for `device cuda`",
+       "The script (or `--device`) asks for a CUDA device. That takes CuPy, an NVIDIA GPU and its driver;\n"
+       "`lr doctor` says what is missing. With `--device cpu` the same script runs on the processor.")
+
 # ---------------------------------------------------------------- the command line and Python
 _entry("E0901", "`--set`",
        "`--set name=value` replaces the literal value of a `let` or `dim` of the script.",

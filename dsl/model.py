@@ -352,13 +352,15 @@ class _Step:
 # ---------------------------------------------------------------- entry points
 def compile(text: str, device: str | None = None, precision: str | None = None, seed: int | None = None,
             set: Mapping[str, Any] | None = None, data: Mapping[str, ArrayLike] | None = None, path: str | Path | None = None, *,
-            out: str | Path | None = None, stdout: IO[str] | None = None, stderr: IO[str] | None = None, quiet: bool = True) -> Model:
+            out: str | Path | None = None, stdout: IO[str] | None = None, stderr: IO[str] | None = None, quiet: bool = True,
+            threads: int | None = None) -> Model:
     """Check a script and evaluate its `data` and `shared`.
 
     device, precision, seed   override the script's header (`precision` is "float32" or "float64")
     set                       values for `let`s and `dim`s with a literal value
     data                      arrays in place of `data` statements of that name
     path                      where the text is from: relative reads are from its folder, else the working directory
+    threads                   how many native code may use (LR_THREADS, or all processors); results do not depend on it
     Raises `LrError` with every diagnostic of the script."""
     if precision not in (None, "float32", "float64"):
         raise error("E0902", f"no precision {precision!r}", help="`float32` or `float64`")
@@ -366,11 +368,14 @@ def compile(text: str, device: str | None = None, precision: str | None = None, 
         raise error("E0902", f"no device {device!r}", help="`auto`, `cpu`, `cuda` or `numpy`")
     if seed is not None:
         seed = as_count("seed", seed)
+    if threads is not None and as_count("threads", threads) < 1:
+        raise error("E0902", f"`threads` is at least 1, not {threads}")
     source = Source(str(path) if path is not None else "<string>", as_text("a script", text), str(path) if path is not None else None)
     base = Path(path).parent if path is not None else Path()
     arrays = {name: as_array(name, value) for name, value in as_mapping("data", data).items()}
     session = Session(precision=precision, seed=seed, device=device, overrides=as_mapping("set", set), data=arrays, base=base,
-                      out=Path(out) if out is not None else None, stdout=stdout, stderr=stderr, quiet=quiet)
+                      out=Path(out) if out is not None else None, stdout=stdout, stderr=stderr, quiet=quiet,
+                      threads=threads)
     session.load(source)
     return Model(session, source)
 

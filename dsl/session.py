@@ -20,10 +20,12 @@ from dsl.ir.text import expression
 from dsl.ops.leaves import is_leaf
 from dsl.pipeline import Options, prepare, simplify
 from dsl.runtime.compute import Compute, LeafKey
+from dsl.runtime.environment import threads_wanted
 from dsl.runtime.printing import compare_expected, format_value
+from dsl.runtime.profile import Profile
 from dsl.runtime.progress import Progress
 from dsl.runtime.train import Driver, Report
-from dsl.syntax import program
+from dsl.syntax import ast, program
 from dsl.syntax.binding import leaf_key
 from dsl.syntax.elaborate import Elaborator
 from dsl.syntax.parse import parse
@@ -41,12 +43,14 @@ class Session:
     data                      arrays in place of the script's `data` of that name
     base, out                 where files are read from and written to
     evaluate                  False only checks (`lr check`): nothing is computed and an absent file is a warning
+    threads                   how many native code may use; LR_THREADS, or all processors, unless told.  It changes no result
+    profile                   native code counts what it does, for `profile.text()`
     """
 
     def __init__(self, *, precision: str | None = None, seed: int | None = None, device: str | None = None,
                  overrides: Mapping[str, Any] | None = None, data: Mapping[str, ArrayLike] | None = None, base: Path | None = None,
                  out: Path | None = None, evaluate: bool = True, stdout: IO[str] | None = None, stderr: IO[str] | None = None,
-                 interactive: bool = False, quiet: bool = False) -> None:
+                 interactive: bool = False, quiet: bool = False, threads: int | None = None, profile: bool = False) -> None:
         self.given_data = {k: np.asarray(v) for k, v in (data or {}).items()}
         self.used_data: set[str] = set()
         self.base, self.out = base or Path(), out or Path()
@@ -62,7 +66,9 @@ class Session:
         self.reports: list[Report] = []
         self.elaborator = Elaborator(self, precision=precision, seed=seed, device=device, rebind=interactive,
                                      overrides={k: str(v) for k, v in (overrides or {}).items()})
-        self.compute = Compute(self.elaborator.origins, self.lookup, lambda: self.elaborator.device)
+        threads = threads if threads is not None else threads_wanted()
+        self.profile = Profile(threads) if profile else None
+        self.compute = Compute(self.elaborator.origins, self.lookup, lambda: self.elaborator.device, threads, self.profile)
 
     # ------------------------------------------------------------ streams
     @property
@@ -79,18 +85,29 @@ class Session:
 
         Raises `LrError` with every diagnostic of the script."""
         script, problems = parse(source)
+        if self.evaluating:
+            self._check_device(script)
         items, found = self.elaborator.script(script.statements, problems)
         self._check_given(problems or found)
         every = sorted([*problems, *found], key=lambda d: d.span.start if d.span and d.span.source is source else -1)
         if every:
             raise LrError(*every) if not any(d.code in FILE_CODES for d in every) else FileTrouble(*every)
-        if self.elaborator.device == "cuda":
-            raise error("E0801", "`device cuda`: not in this version", help="run it with `--device numpy` (or `auto`)")
         self.pending.extend(i for i in items if isinstance(i, program.SharedState))
         self.items.extend(i for i in items if not isinstance(i, program.SharedState))
         if self.evaluating:
             self.allocate()
         return items
+
+    def _check_device(self, script: ast.Script) -> None:
+        """Raises `LrError` if the script is to run on a GPU and there is none."""
+        written = next((s for s in script.statements if isinstance(s, ast.Device)), None)
+        fixed = "device" in self.elaborator.fixed_header or written is None
+        if (self.elaborator.device if fixed or written is None else written.name.id) == "cuda":
+            from dsl.backends.cuda.device import absent
+            missing = absent()
+            if missing is not None:
+                raise error("E0802", f"`device cuda`: {missing[0]}", None if fixed or written is None else written.span,
+                            help=f"{missing[1]}; to run without a GPU: `--device cpu`")
 
     def _check_given(self, failed: Sequence[Diagnostic]) -> None:
         unused = set(self.elaborator.overrides) - self.elaborator.used_overrides

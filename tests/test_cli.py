@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -202,6 +204,67 @@ def test_no_color():
     assert "\x1b" not in done.stderr
 
 
+NETWORK = """seed 3
+data A = normal(400, 30)
+data y = A @ linspace(-1, 1, 30)
+matrix X[n, d]
+vector t[n]
+shared W[d, 8] = 0.1 * normal(), v[8] = 0.1
+cost C = mean(sqr(tanh(X @ W) @ v - t))
+minimize C wrt all using adam
+train 4 epochs over X = A, t = y batch 150 shuffle
+print C with X = A, t = y
+print sum(W), v
+"""
+
+
+def test_profile(lr):
+    plain, done = lr("run", "-q", "--device", "cpu", "-e", NETWORK), lr("run", "-q", "--profile", "--device", "cpu", "-e", NETWORK)
+    assert (done.exit_code, plain.stderr) == (0, "")
+    numbers, expected = (np.array(re.findall(r"-?\d+\.\d+", text), float) for text in (done.stdout, plain.stdout))
+    np.testing.assert_allclose(numbers, expected, rtol=1e-6)    # digits as printed
+    assert "GB/s" in done.stderr and "of copying" in done.stderr
+    train = done.stderr.partition("train 4 epochs")[2].partition("\n\n")[0]
+    runs = {name: int(count.replace(",", "")) for name, count in re.findall(r"^  (product\d+|k\d+) +([\d,]+) ", train, re.M)}
+    assert sum(name.startswith("product") for name in runs) >= 2 and set(runs.values()) == {12}     # 3 batches an epoch
+    shares = [float(share) for share in re.findall(r" m?s +([\d.]+)%", train)]
+    assert "the rest" in train and 99 < sum(shares) < 101
+
+
+def test_profile_of_what_does_not_run_natively(lr):
+    done = lr("run", "--profile", "--device", "numpy", "-e", "print 1 + 1")
+    assert (done.exit_code, done.stdout) == (0, "2\n") and "nothing ran as native code" in done.stderr
+    done = lr("run", "--profile", "--device", "cpu", "-e", "print sum(ones(9))\nassert false")
+    assert done.exit_code == 1 and "line 1: " in done.stderr and "E0706" in done.stderr
+
+
+def test_threads_change_nothing(lr, monkeypatch):
+    text = NETWORK.replace("normal(400, 30)", "normal(40000, 30)").replace("batch 150", "batch 20000")
+    outputs = {lr("run", "-q", "--device", "cpu", "--threads", n, "-e", text + "print W").stdout for n in (1, 2, 3)}
+    monkeypatch.setenv("LR_THREADS", "2")
+    outputs.add(lr("run", "-q", "--device", "cpu", "-e", text + "print W").stdout)
+    assert len(outputs) == 1 and outputs != {""}
+
+
+def test_how_threads_are_given(lr, monkeypatch):
+    def threads(**options):
+        made = []
+        monkeypatch.setattr("dsl.backends.llvm.native.NativeProgram", lambda program, threads: made.append(threads) or OFF)
+        with pytest.raises(TypeError):
+            dsl.compile("let y = sum(ones(3))", device="cpu", **options)["y"]
+        return made
+    OFF = None
+    assert (threads(), threads(threads=3)) == ([None], [3])
+    monkeypatch.setenv("LR_THREADS", "5")
+    assert (threads(), threads(threads=3)) == ([5], [3])
+    for wrong in ("0", "-1", "two", "1.5"):
+        monkeypatch.setenv("LR_THREADS", wrong)
+        done = lr("run", "-e", "print 1")
+        assert done.exit_code == 2 and "LR_THREADS" in done.stderr
+    monkeypatch.setenv("LR_THREADS", " ")
+    assert lr("run", "-e", "print 1").exit_code == 0 and lr("run", "--threads", "0", "-e", "print 1").exit_code == 2
+
+
 # ---------------------------------------------------------------- check
 def test_check(lr):
     assert (done := lr("check", "-e", GOOD)).exit_code == 0 and done.output == ""
@@ -308,26 +371,26 @@ def test_show_codes(lr, arguments, code):
     assert code == 0 or done.stderr
 
 
-LOGISTIC = """precision float32
+REGRESSION = """precision float32
 data X = normal(20, 3)
-data y = bernoulli(0.5 * ones(20))
+data y = X @ [1, 2, 3]
 matrix A[n, d]
 vector b[n]
 shared w[d] = 0.0
 let p = A @ w
-cost C = mean(bce_logits(p, b))
+cost C = mean(sqr(p - b))
 minimize C wrt w using sgd(rate = 0.1)
-train 5 epochs over A = X, b = y batch 8 shuffle
+train 5 epochs over A = X, b = y batch 8
 let last = sum(w)
 """
 
 
 def test_show_kernels(lr, tmp_path, golden):
-    (tmp_path / "a.lr").write_text(LOGISTIC)
+    (tmp_path / "a.lr").write_text(REGRESSION)
     golden("show/kernels.txt", (done := lr("show", "a.lr", "--kernels")).stdout)
     assert done.exit_code == 0
     heads = [line for line in done.stdout.splitlines() if line and not line.startswith(" ")]
-    assert heads == ["let p", "cost C", "train 5 epochs over A = X, b = y batch 8 shuffle", "let last"]
+    assert heads == ["let p", "cost C", "train 5 epochs over A = X, b = y batch 8", "let last"]
     one = lr("show", "a.lr", "C", "--kernels").stdout
     assert one.startswith("cost C\n") and one in done.stdout
     train = lr("show", "a.lr", "train", "--kernels").stdout
@@ -335,14 +398,14 @@ def test_show_kernels(lr, tmp_path, golden):
 
 
 def test_show_cost(lr, tmp_path, golden):
-    (tmp_path / "a.lr").write_text(LOGISTIC)
+    (tmp_path / "a.lr").write_text(REGRESSION)
     done = lr("show", "a.lr", "--cost")
     golden("show/cost.txt", done.stdout)
     assert "with d = 3" in done.stdout                          # the data's columns; nothing was evaluated
 
 
 def test_show_cuda(lr, tmp_path, golden):
-    (tmp_path / "a.lr").write_text(LOGISTIC)
+    (tmp_path / "a.lr").write_text(REGRESSION)
     done = lr("show", "a.lr", "C", "--code")
     golden("show/cuda.txt", done.stdout)
     assert done.stdout == lr("show", "a.lr", "C", "--code", "cuda").stdout == lr("show", "--code=cuda", "a.lr", "C").stdout
@@ -351,7 +414,7 @@ def test_show_cuda(lr, tmp_path, golden):
 
 def test_shown_cuda_compiles(lr, tmp_path):
     from dsl.backends.cuda import nvrtc
-    (tmp_path / "a.lr").write_text(LOGISTIC)
+    (tmp_path / "a.lr").write_text(REGRESSION)
     for name in ("p", "C", "train", "last"):
         source = lr("show", "a.lr", name, "--code").stdout
         try:
@@ -361,7 +424,7 @@ def test_shown_cuda_compiles(lr, tmp_path):
 
 
 def test_show_code_of_the_processor(lr, tmp_path):
-    (tmp_path / "a.lr").write_text(LOGISTIC)
+    (tmp_path / "a.lr").write_text(REGRESSION)
     ir, assembly = (lr("show", "a.lr", "C", "--code", form).stdout for form in ("llvm", "asm"))
     assert ir.startswith("; cost C\n") and "i64 @lr_run(ptr" in ir
     assert assembly.startswith("# cost C\n") and "lr_run:" in assembly
@@ -455,6 +518,19 @@ def test_doctor(lr):
     assert done.exit_code == 0 and "numpy" in done.stdout and "devices" in done.stdout
     found = json.loads(lr("doctor", "--json").stdout)
     assert found["devices"]["numpy"]["works"] is True and found["packages"]["numpy"]["version"]
+
+
+def test_doctor_knows_native_code(lr, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LR_THREADS", "3")
+    before = json.loads(lr("doctor", "--json").stdout)["native"]
+    lr("run", "--device", "cpu", "-e", "print sum(ones(7) * 0.123)")
+    native = json.loads(lr("doctor", "--json").stdout)["native"]
+    assert (native["threads"], native["threads by"], native["vector bits"]) == (3, "LR_THREADS", before["vector bits"])
+    assert native["cache"]["directory"] == str(tmp_path / "lr" / "objects") and before["cache"]["bytes"] == 0
+    assert native["cache"]["bytes"] == sum(f.stat().st_size for f in (tmp_path / "lr" / "objects").iterdir()) > 0
+    text = lr("doctor").stdout
+    assert all(word in text for word in ("native code", native["llvm"], native["processor"], str(tmp_path), "nvrtc", "g++"))
 
 
 def test_help(lr):

@@ -25,7 +25,7 @@ def watched(monkeypatch):
     made = []
 
     class Watched:
-        def __init__(self, program):
+        def __init__(self, program, threads=None):
             self.program, self.runs = program, 1 + len(made) % 3
             made.append(program)
 

@@ -1,4 +1,4 @@
-"""The native backend: graphs as loop programs, compiled for this CPU.
+"""The native backend: graphs as loop programs, compiled for this CPU or for a CUDA device.
 
 In: graphs.  Out: an executable with the interface of the reference's.  A graph that holds an op without loops is run by the
 reference.  Where a program meets a fault, the reference runs the same values again and says what and where it was.
@@ -32,9 +32,14 @@ class Runnable(Protocol):
 Compiler = Callable[[ir.Program], Runnable]
 
 
-def llvm(made: ir.Program) -> Runnable:
+def llvm(made: ir.Program, threads: int | None = None) -> Runnable:
     from dsl.backends.llvm.native import NativeProgram
-    return NativeProgram(made)
+    return NativeProgram(made, threads=threads)
+
+
+def cuda(made: ir.Program) -> Runnable:
+    from dsl.backends.cuda.driver import CudaProgram
+    return CudaProgram(made)
 
 
 class NativeExecutable:
@@ -77,7 +82,7 @@ class NativeExecutable:
 
 
 class NativeBackend:
-    """`compiler` makes a loop program run: LLVM, unless a test asks for the interpreter."""
+    """`compiler` makes a loop program run."""
 
     name = "cpu"
 

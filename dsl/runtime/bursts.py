@@ -48,6 +48,8 @@ SECONDS = 0.05
 """How long a burst is to take: so often progress is shown and Ctrl-C is heard."""
 FIRST = 20_000_000
 """Scalar operations of the first burst, whose speed is not known yet."""
+FIRST_LAUNCHED = 8
+"""Steps of the first burst where the host launches each kernel: what that takes does not follow from the operations."""
 
 
 def graphs_of(functions: Sequence[StepFunction]) -> tuple[GroupGraphs, ...]:
@@ -73,14 +75,14 @@ class Bursts:
         self.driver = driver
         compute, functions = driver.compute, driver.functions
         feeds, self.used = feeds_of(driver.rows, functions, driver.rows.known())
-        self.made, self.native = compute.training(graphs_of(functions), feeds)
+        self.made, self.native = compute.training(graphs_of(functions), feeds, driver.plan.span)
         self.watched = [(f, i) for f in functions for i in range(f.first)]
         self.sums = np.zeros(len(self.watched) + 1)
         self.last = np.zeros(len(self.watched))
         self.outcome = np.zeros(2, np.int64)
         self.order = np.zeros(driver.rows.total if feeds.shuffle else 0, np.int64)
         estimate = max(1, operations(self.made.program, self.sizes(driver.rows)))
-        self.burst = max(1, min(FIRST // estimate, 1 << 20))
+        self.burst = max(1, min(FIRST // estimate, 1 << 20)) if compute.device() != "cuda" else FIRST_LAUNCHED
         self.feeds = feeds
 
     def sizes(self, rows: Rows) -> dict[str, int]:

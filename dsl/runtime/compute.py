@@ -9,20 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dsl.backends.base import FaultAt
-from dsl.backends.native import NativeBackend, NativeExecutable, Runnable
+from dsl.backends.native import NativeBackend, NativeExecutable, Runnable, cuda, llvm
 from dsl.backends.numpy import NumpyBackend, NumpyExecutable
 from dsl.errors import LrError, Span, error
 from dsl.ir.node import Node, Origins, everything, requirements, topological
 from dsl.ir.types import Dim, Requirement, Shape, shape_text
+from dsl.loops import ir
 from dsl.loops.train import Feeds, GroupGraphs, TrainProgram, train_program
 from dsl.ops.leaves import leaf_name
 from dsl.pipeline import Options, prepare
 from dsl.syntax.binding import leaf_key, solve_linear
+
+if TYPE_CHECKING:
+    from dsl.runtime.profile import Profile
 
 LeafKey = tuple[str, str, int]
 
@@ -53,16 +57,24 @@ MANY = 300_000
 class Compute:
     """Compiles and runs graphs; `lookup` gives the value of a leaf, `device` where they run.
 
-    `cpu` compiles every graph, `numpy` none; `auto` those that are run again and again or that have many elements."""
+    `cpu` and `cuda` compile every graph, `numpy` none; `auto` those that are run again and again or that have many elements, for
+    the CPU.  `threads` is how many native code may use, `profile` watches it."""
 
-    def __init__(self, origins: Origins, lookup: Callable[[Node], Any], device: Callable[[], str] = lambda: "numpy") -> None:
-        self.origins, self.lookup, self.device = origins, lookup, device
+    def __init__(self, origins: Origins, lookup: Callable[[Node], Any], device: Callable[[], str] = lambda: "numpy",
+                 threads: int | None = None, profile: Profile | None = None) -> None:
+        self.origins, self.lookup, self.device, self.threads, self.profile = origins, lookup, device, threads, profile
         self.cache: dict[tuple[bool, tuple[Node, ...]], Compiled] = {}
-        self.reference, self.native = NumpyBackend(), NativeBackend()
+        self.reference, self.native = NumpyBackend(), NativeBackend(self.runnable)
         self.loops: dict[Any, tuple[TrainProgram, Runnable]] = {}
         self.compilations = 0
         self.exact = self.stable = True
         self.check = False
+
+    def runnable(self, made: ir.Program) -> Runnable:
+        """A loop program compiled for the device."""
+        if self.device() == "cuda":
+            return cuda(made)
+        return llvm(made, self.threads) if self.profile is None else self.profile.compiler(made)
 
     def compile(self, roots: Sequence[Node], native: bool = False) -> Compiled:
         key = native, tuple(roots)
@@ -72,6 +84,8 @@ class Compute:
             before = self.cache.get((not native, key[1]))
             ready = before.ready if before else prepare(roots, Options(self.exact, self.stable, self.check, None, self.origins))
             executable = (self.native if native else self.reference).compile(ready)
+            if self.profile is not None and isinstance(executable, NativeExecutable):
+                self.profile.name(self.origins.span(roots[0]))
             order = everything(roots)
             needs = [(r, node) for node in order for r in requirements(node)]
             used = [d for node in [*order, *everything(ready)] for d in (*node.shape, *(v for _, v in node.attrs if isinstance(v, Dim)))]
@@ -80,8 +94,8 @@ class Compute:
             found = self.cache[key] = Compiled(executable, ready, [leaf_key(n) for n in executable.leaves], needs, lengths, names)
         return found
 
-    def training(self, groups: tuple[GroupGraphs, ...], feeds: Feeds) -> tuple[TrainProgram, Runnable]:
-        """A training loop, compiled once.  Raises `NotNative`."""
+    def training(self, groups: tuple[GroupGraphs, ...], feeds: Feeds, place: Span | None = None) -> tuple[TrainProgram, Runnable]:
+        """The training loop of the statement at `place`, compiled once.  Raises `NotNative`."""
         key = tuple((g.watched, g.costs, g.values, g.targets) for g in groups), \
             (feeds.mode, feeds.rows, feeds.schedules, feeds.shuffle, feeds.ragged)
         found = self.loops.get(key)
@@ -89,6 +103,8 @@ class Compute:
             self.compilations += 1
             made = train_program(groups, feeds, origins=self.origins)
             found = self.loops[key] = made, self.native.compiler(made.program)
+            if self.profile is not None:
+                self.profile.name(place)
         return found
 
     def values(self, roots: Sequence[Node], sizes: Mapping[str, int], extra: Mapping[LeafKey, Any] | None = None,
@@ -98,7 +114,7 @@ class Compute:
         if not roots:
             return []
         device = self.device()
-        compiled = self.compile(roots, native=device == "cpu" or (device == "auto" and again))
+        compiled = self.compile(roots, native=device in ("cpu", "cuda") or (device == "auto" and again))
         self.check_sizes(compiled, sizes)
         if device == "auto" and not again and elements(compiled.ready, sizes) > MANY:
             compiled = self.compile(roots, native=True)

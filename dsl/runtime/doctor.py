@@ -4,15 +4,23 @@ In: nothing.  Out: findings as plain data, and as text with what to install wher
 """
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 import sys
 from importlib import metadata
 from typing import Any
 
+from dsl.backends.cuda.nvrtc import PACKAGE
+from dsl.errors import LrError
+from dsl.runtime.columns import counted
+from dsl.runtime.environment import threads_wanted
+
 PACKAGES = {
-    "numpy": "the reference backend", "scipy": "special functions", "lark": "the parser", "click": "the command line",
-    "prompt_toolkit": "the REPL", "rich": "tables", "safetensors": "saved state", "llvmlite": "native code on the CPU",
-    "matplotlib": "plots to files", "uniplot": "plots in the terminal", "pyarrow": "Parquet files", "cupy": "CUDA",
+    "numpy": "the reference backend", "scipy": "special functions, and the BLAS of native code", "lark": "the parser",
+    "click": "the command line", "prompt_toolkit": "the REPL", "rich": "tables", "safetensors": "saved state",
+    "llvmlite": "native code on the CPU", "matplotlib": "plots to files", "uniplot": "plots in the terminal",
+    "pyarrow": "Parquet files", "cupy": "CUDA",
 }
 EXTRAS = {"matplotlib": "plot", "uniplot": "plot", "pyarrow": "data", "cupy": "cuda12"}
 
@@ -28,34 +36,69 @@ def version_of(package: str) -> str | None:
 
 
 def examine() -> dict[str, Any]:
-    """Python, packages and devices as found."""
-    packages = {name: {"version": version_of(name), "for": use} for name, use in PACKAGES.items()}
+    """Python, packages, devices and native code as found."""
+    native = native_code()
     return {
         "lr": version_of("lr-lang"),
         "python": {"version": platform.python_version(), "executable": sys.executable, "platform": platform.platform()},
-        "packages": packages,
+        "packages": {name: {"version": version_of(name), "for": use} for name, use in PACKAGES.items()},
         "devices": {"numpy": {"works": True, "why": "the reference backend"},
-                    "cpu": {"works": False, "why": "native code is not in this version; scripts run on numpy"},
-                    "cuda": cuda(packages["cupy"]["version"])},
+                    "cpu": {"works": native["llvm"] is not None, "why": native["why"]},
+                    "cuda": cuda()},
+        "native": native,
+        "cuda tools": cuda_tools(),
     }
 
 
-def cuda(version: str | None) -> dict[str, Any]:
-    """Whether a GPU could be used, and what is in the way."""
-    if version is None:
-        return {"works": False, "why": "CuPy is not installed: pip install \"lr-lang[cuda12]\" (or cuda13); "
-                                        "and GPU code is not in this version"}
+def native_code() -> dict[str, Any]:
+    """The compiler for this processor, and where it keeps code."""
     try:
-        import cupy
-        count = int(cupy.cuda.runtime.getDeviceCount())
-    except Exception as problem:
-        return {"works": False, "why": f"CuPy {version} finds no GPU: {problem}; and GPU code is not in this version"}
-    return {"works": False, "why": f"{count} GPU found, but GPU code is not in this version"}
+        from dsl.backends.llvm import engine
+        from dsl.backends.llvm.cache import MOST_BYTES, directory, private
+        from dsl.backends.llvm.native import available_threads
+        name, features = engine.processor()
+        version = engine.llvm_version()
+    except Exception as problem:                     # llvmlite may be missing, or be for another processor
+        return {"llvm": None, "why": f"llvmlite does not work: {problem}; scripts run on numpy"}
+    folder = directory()
+    found = [entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()] if private(folder) else []
+    try:
+        threads = threads_wanted()
+    except LrError:
+        threads = None
+    return {"llvm": version, "why": "native code, by LLVM", "processor": name, "vector bits": vector_bits(features.split(",")),
+            "threads": threads or available_threads(), "threads by": "LR_THREADS" if threads else "processors",
+            "cache": {"directory": folder, "usable": private(folder), "files": len(found), "bytes": sum(found), "most bytes": MOST_BYTES}}
+
+
+def vector_bits(features: list[str]) -> int | None:
+    """The width of the vectors that code for this processor uses, None where that is not one number."""
+    widths = {"+avx512f": 512, "+avx": 256, "+sse2": 128, "+neon": 128}
+    return next((bits for feature, bits in widths.items() if feature in features), None)
+
+
+def cuda() -> dict[str, Any]:
+    """Whether a GPU could be used, and what is in the way."""
+    from dsl.backends.cuda.device import absent
+    missing = absent()
+    if missing is None:
+        return {"works": True, "why": "NVRTC and CuPy; each kernel is launched from Python"}
+    return {"works": False, "why": f"{missing[0]}: {missing[1]}"}
+
+
+def cuda_tools() -> dict[str, str | None]:
+    """What compiles CUDA C here, with and without a GPU."""
+    from dsl.backends.cuda import nvrtc
+    try:
+        compiler = ".".join(map(str, nvrtc.version()))
+    except (nvrtc.NoCompiler, OSError):
+        compiler = None
+    return {"nvrtc": compiler, "cupy": version_of("cupy"), "g++": shutil.which("g++")}
 
 
 def render(findings: dict[str, Any]) -> str:
     """The findings for a person."""
-    python = findings["python"]
+    python, native, tools = findings["python"], findings["native"], findings["cuda tools"]
     lines = [f"lr {findings['lr'] or '(not installed as a package)'}, Python {python['version']}, {python['platform']}", "", "packages"]
     for name, found in findings["packages"].items():
         advice = f"missing; pip install \"lr-lang[{EXTRAS[name]}]\"" if name in EXTRAS else "missing"
@@ -63,4 +106,15 @@ def render(findings: dict[str, Any]) -> str:
     lines += ["", "devices"]
     lines.extend(f"  {name:<15} {'works' if found['works'] else 'not used':<12} {found['why']}"
                  for name, found in findings["devices"].items())
+    if native["llvm"] is not None:
+        cache, width = native["cache"], native["vector bits"]
+        kept = f"{counted(cache['files'], 'file')}, {cache['bytes'] / 2 ** 20:.1f} of at most {cache['most bytes'] >> 20} MiB" \
+            if cache["usable"] else "not used: it cannot be written, or somebody else may write it"
+        lines += ["", "native code", f"  {'llvm':<15} {native['llvm']}",
+                  f"  {'processor':<15} {native['processor']}" + (f", vectors of {width} bits" if width else ""),
+                  f"  {'threads':<15} {native['threads']} ({native['threads by']})",
+                  f"  {'cache':<15} {cache['directory']} ({kept})"]
+    wanted = {"nvrtc": f"missing; pip install {PACKAGE} (compiles CUDA C without a GPU, for the tests)",
+              "cupy": "missing (launches kernels on a GPU)", "g++": "missing (runs kernels on the CPU, for the tests)"}
+    lines += ["", "CUDA C", *(f"  {tool:<15} {tools[tool] or advice}" for tool, advice in wanted.items())]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ the passes, assembly, CUDA C), the cost in the sizes.  No data is needed, and no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from dsl.errors import LrError
 from dsl.ir.node import Node
@@ -20,6 +20,7 @@ from dsl.loops.train import train_program
 from dsl.pipeline import Options, prepare
 from dsl.record import entity
 from dsl.runtime.bursts import feeds_of, graphs_of
+from dsl.runtime.columns import counted, table
 from dsl.runtime.compute import Compute, solve_sizes
 from dsl.runtime.rows import Reading
 from dsl.runtime.steps import step_functions
@@ -159,14 +160,3 @@ def columns(each: Cost) -> tuple[Dim, Dim, Dim]:
 
 def blank(name: str, heads: Sequence[str], place: int) -> str:
     return "-" if name == "total" and heads[place] == "times" else ""
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]], right: bool = False) -> list[str]:
-    """Lines in columns."""
-    widths = [max(len(str(row[i])) for row in (heads, *rows)) for i in range(len(heads))]
-    return ["  " + "  ".join(str(word).rjust(w) if right and i else str(word).ljust(w)
-                             for i, (word, w) in enumerate(zip(row, widths, strict=True))).rstrip() for row in (heads, *rows)]

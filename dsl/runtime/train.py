@@ -154,7 +154,7 @@ class Driver:
         self.bursts: Bursts | None = None
         self.pace = Pace()
         self.fill()
-        if state.compute.device() in ("cpu", "auto"):
+        if state.compute.device() != "numpy":
             with suppress(NotNative):                # an op without loops: the reference makes the steps
                 self.bursts = Bursts(self)
         self.reported = [n for f in self.functions for n in f.watched[:f.costs]]

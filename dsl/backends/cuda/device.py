@@ -6,6 +6,7 @@ only a download waits.  Products are cuBLAS's (`cupy.matmul`), in float32 withou
 """
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,18 @@ from dsl.ir.types import DType
 
 OPTIONS = ("-std=c++17", "--fmad=false")
 BLOCKS_OF_A_PROCESSOR = 16
+
+
+def absent() -> tuple[str, str] | None:
+    """What keeps a CUDA device from being used, and what to do about it; None if one is there.  Imports CuPy if it is installed."""
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed", "`pip install \"lr-lang[cuda12]\"` (or `[cuda13]`, as the driver's version is)"
+    try:
+        import cupy
+        count = int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as problem:                     # without a driver CuPy says so in several ways
+        return f"CuPy finds no GPU ({str(problem).partition(chr(10))[0]})", "it needs an NVIDIA GPU and its driver (see `nvidia-smi`)"
+    return None if count else ("CuPy finds no GPU", "it needs an NVIDIA GPU that this process may see (`CUDA_VISIBLE_DEVICES`)")
 
 
 class CupyLauncher:

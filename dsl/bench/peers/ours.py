@@ -119,8 +119,9 @@ def model(entry: str, settings: Mapping[str, Any] | None = None) -> Any:
 
 
 def later(problem: Any) -> Exception:
-    """What this version has not built yet is absent, not broken."""
-    return Absent("not in this version") if any(d.code == "E0801" for d in problem.diagnostics) else problem
+    """What this version has not built yet is absent, not broken; so is a device."""
+    codes = {d.code for d in problem.diagnostics}
+    return Absent("not in this version") if "E0801" in codes else Absent("no GPU") if "E0802" in codes else problem
 
 
 def held(array: Any) -> Any:

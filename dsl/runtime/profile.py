@@ -1,0 +1,71 @@
+"""Where the time of a run goes: `lr run --profile`.
+
+In: the programs of a run, each in its instrumented build.  Out: a table of their kernels and products: runs, time, its share,
+the bytes they had to move and what part of this machine's copying speed that is, floating-point operations a second.
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dsl.errors import Span
+from dsl.loops import ir
+from dsl.runtime.columns import counted, table
+
+if TYPE_CHECKING:
+    from dsl.backends.llvm.profiled import ProfiledProgram
+
+HEADS = ("", "runs", "time", "share", "bytes", "of copying", "Gflop/s")
+
+
+class Profile:
+    """The programs that were compiled while it was asked for."""
+
+    def __init__(self, threads: int | None) -> None:
+        self.threads = threads
+        self.programs: list[ProfiledProgram] = []
+
+    def compiler(self, made: ir.Program) -> ProfiledProgram:
+        from dsl.backends.llvm.profiled import ProfiledProgram
+        self.programs.append(ProfiledProgram(made, self.threads))
+        return self.programs[-1]
+
+    def name(self, place: Span | None) -> None:
+        """Where in the script the last program comes from."""
+        if self.programs and place is not None:
+            self.programs[-1].title = f"line {place.line}: {place.text.partition(chr(10))[0].strip()}"
+
+    def text(self) -> str:
+        used = sorted((p for p in self.programs if p.calls), key=lambda p: -p.seconds)
+        if not used:
+            return "profile: nothing ran as native code (small graphs that are run once do not, unless with `--device cpu`)\n"
+        from dsl.backends.llvm.profiled import copy_speed
+        speed, threads = copy_speed(self.threads), used[0].threads
+        lines = [f"profile: {counted(threads, 'thread')}; copying here: {speed / 1e9:.1f} GB/s, read and written (64 MiB, best of 5)"]
+        for p in used:
+            lines += ["", f"{p.title} ({counted(p.calls, 'call')}, {duration(p.seconds)})", *table(HEADS, rows(p, speed), right=True)]
+        return "\n".join(lines) + "\n"
+
+
+def rows(p: ProfiledProgram, speed: float) -> list[list[str]]:
+    """Kernels and products that ran, the dearest first, then what is left of the program's time."""
+    found = sorted((m for m in p.counted.read() if m.runs), key=lambda m: -m.seconds)
+    whole = max(p.seconds, 1e-9)
+    made = []
+    for m in found:
+        moved, seconds = m.read + m.written, max(m.seconds, 1e-9)
+        made.append([m.part.name, f"{m.runs:,}", duration(m.seconds), f"{m.seconds / whole:.1%}", amount(moved),
+                     f"{moved / seconds / speed:.0%}", f"{m.flops / seconds / 1e9:.2f}"])
+    rest = whole - sum(m.seconds for m in found)
+    made.append(["the rest", "", duration(max(rest, 0.0)), f"{max(rest, 0.0) / whole:.1%}", "", "", ""])
+    return made
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.3f} s" if seconds >= 1 else f"{seconds * 1e3:.3f} ms"
+
+
+def amount(size: int) -> str:
+    for factor, unit in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
