@@ -492,9 +492,9 @@ def test_evaluate_asks_for_memory():
 
 
 def test_tables_are_found_again():
-    """`tools/minimax.py` prints the coefficients that the code has."""
+    """`tests/minimax.py` prints the coefficients that the code has."""
     from dsl.machine import exponential, powers
-    tool = Path(__file__).parent.parent / "tools" / "minimax.py"
+    tool = Path(__file__).parent / "minimax.py"
     printed = subprocess.run([sys.executable, tool, "exponential"], capture_output=True, text=True, check=True).stdout
     found = [tuple(map(float, line.strip(" ()").split(", "))) for line in printed.splitlines()[1::2]]
     single, double = (exponential.CONSTANTS[d].exponential for d in REAL)

@@ -1,8 +1,8 @@
 """The polynomials of `dsl/machine/`, found again: Remez's exchange algorithm in 60 digits.
 
 In: a function, a weight, an interval and a degree.  Out: the coefficients from the lowest up, rounded to the format they are
-used in, and the largest weighted error of the rounded polynomial.  Run it to print every table (`python tools/minimax.py`), or
-those whose names hold a word (`python tools/minimax.py sine`).
+used in, and the largest weighted error of the rounded polynomial.  Run it to print every table (`python tests/minimax.py`), or
+those whose names hold a word (`python tests/minimax.py sine`).
 """
 from __future__ import annotations
 
