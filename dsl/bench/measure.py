@@ -41,7 +41,8 @@ SMALL = 10**6
 TEMPORARIES: Mapping[str, int] = {"numpy": 5, "torch": 5, "pytensor": 5, "jax": 2, "numexpr": 2, "torch-compile": 1, OURS: 1}
 """Arrays as long as an input that a side makes on its way, for the room that large sizes need."""
 
-THREADS = ("LR_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NUMEXPR_NUM_THREADS")
+THREADS = ("LR_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_MAX_THREADS",
+           "NUMEXPR_NUM_THREADS")
 FORGOTTEN = ("OPENBLAS_CORETYPE", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONPROFILEIMPORTTIME", "PYTHONDONTWRITEBYTECODE")
 """What would make a library or the interpreter slower than it is."""
 HERE = (OURS, f"{OURS}-cold", "imports", "c", "c-fast", "numpy", "blas", "python")
