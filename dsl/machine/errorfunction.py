@@ -5,7 +5,7 @@ In: float expressions.  Out: straight-line expressions.
 For a = |x| the scaled complement erfcx(a) = exp(a^2) erfc(a) falls slowly, like 1 / (a sqrt pi): (a + 1/2) erfcx(a) is a
 polynomial in t = (a - K) / (a + K) on the whole half-line (the substitution is Shepherd and Laframboise's, Math. Comp. 36,
 1981).  exp(-a^2) needs a^2 to more digits than a float has: a^2 = high + low exactly, exp(-a^2) = exp(-high) (1 - low).
-Below 1, erf(x) = x + x P(x^2).  All tables are from `tools/minimax.py`.
+Below 1, erf(x) = x + x P(x^2).  All tables are from `tests/minimax.py`.
 """
 from __future__ import annotations
 

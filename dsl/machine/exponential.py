@@ -15,7 +15,7 @@ e^r - 1 = r + r^2 Q(r).
 **log1p** takes k from 1 + x, but f from x: 2^-k (1 + x) - 1 = 2^-k x + (2^-k - 1) is one fused operation, exact in its
 second term or else too small there to matter.
 
-The tables are minimax polynomials found by `tools/minimax.py`; each is off by less than a tenth of a unit in the last place.
+The tables are minimax polynomials found by `tests/minimax.py`; each is off by less than a tenth of a unit in the last place.
 """
 from __future__ import annotations
 

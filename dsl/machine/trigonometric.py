@@ -9,7 +9,7 @@ below 2 and fits.  n c2 is taken exactly, as a sum of two floats, so r = high + 
 [-1, 1], the same on every backend, but no longer the sine of x.
 
 float32 arguments are reduced in float64, where they keep all digits.  The polynomials are minimax, from
-`tools/minimax.py`; sums are arranged as in fdlibm's k_sin.c, k_cos.c and e_asin.c (Sun Microsystems, 1993).
+`tests/minimax.py`; sums are arranged as in fdlibm's k_sin.c, k_cos.c and e_asin.c (Sun Microsystems, 1993).
 """
 from __future__ import annotations
 
