@@ -229,6 +229,7 @@ class Driver:
             raise self.interrupted() from None
         finally:
             self.keep()
+            report.epochs = report.steps // self.rows.steps_an_epoch
             report.seconds = time.perf_counter() - began
             if self.log:
                 self.log.close()
