@@ -22,7 +22,7 @@ from dsl.backends.llvm.module import module_text
 from dsl.backends.llvm.native import NativeProgram
 from dsl.backends.llvm.plan import storages
 from dsl.ir.types import Dim, Size
-from dsl.loops.ir import Combine, Flag, Kernel, Let, Loop, Product, Program, Store, Total, Window
+from dsl.loops.ir import Combine, Flag, If, Kernel, Let, Loop, Product, Program, Store, Total, While, Window
 from dsl.machine.expr import Buffer, const, extent, load, ref, select
 from tests.loop_programs import CASES, agrees
 
@@ -248,6 +248,65 @@ def test_scratch_that_is_never_in_use_together_shares_storage():
         run([data, out], [], {"n": length})
         np.testing.assert_array_equal(out, data + 1 + 1 + 1 + 1 + 1 + 1 + 1)
     assert len(run._frames) == 1
+
+
+def turns(body, *buffers):
+    """A program that runs a body a number of times: `x` and the state `y` are passed, the rest is scratch."""
+    x, y = Buffer("x", "float64", (n,), "input"), Buffer("y", "float64", (n,), "state")
+    scratch = [Buffer(name, "float64", (n,), "scratch") for name in buffers]
+    made = Loop("t", extent(Dim.of(Size("turns"))), tuple(body(x, y, *scratch)))
+    return Program("turns", (x, y, *scratch), (), (made,))
+
+
+def step(name, out, value, length=None):
+    return Kernel(name, "i", extent(n if length is None else length), (Store(out, (i,), value),), (), Dim.of(1))
+
+
+def test_scratch_of_a_turn_shares_storage():
+    program = turns(lambda x, y, a, b, c: (
+        step("k0", a, load(x, [i]) + load(y, [i])), step("k1", b, load(a, [i]) * 2), step("k2", c, load(b, [i]) + 1),
+        step("k3", y, load(c, [i]) * 0.5)), *"abc")
+    assert sorted(map(len, storages(program))) == [1, 2]
+    x, y = np.random.default_rng(8).normal(size=(2, 3000))
+    expected = y.copy()
+    for _ in range(5):
+        expected = ((x + expected) * 2 + 1) * 0.5
+    NativeProgram(program)([x, y], [], {"n": 3000, "turns": 5})
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_a_statement_that_stands_twice_is_two_uses():
+    x, y = Buffer("x", "float64", (n,), "input"), Buffer("y", "float64", (n,), "output")
+    a, b = (Buffer(name, "float64", (n,), "scratch") for name in "ab")
+    again = step("k1", y, load(a, [i]))
+    program = Program("again", (x, y, a, b), (), (step("k0", a, load(x, [i])), again, step("k2", b, load(x, [i]) * 2), again))
+    assert [len(s) for s in storages(program)] == [1, 1]
+
+
+@pytest.mark.parametrize("first", [
+    lambda x, y, a: step("k", a, load(a, [i]) + load(y, [i])),                                          # reads what it writes
+    lambda x, y, a: step("k", a, load(x, [i]), n - 1),                                                  # not to the end
+    lambda x, y, a: Loop("u", extent(n - 1), (Loop("i", extent(n), (Store(a, (i,), load(x, [i])),)),)),   # perhaps not at all
+    lambda x, y, a: Kernel("k", "i", extent(n), (If(load(x, [i]) > 0, (Store(a, (i,), load(x, [i])),)),), (), Dim.of(1)),
+    lambda x, y, a: Kernel("k", "i", extent(n), (Store(a, (extent(n) - 1 - i,), load(x, [i])),), (), Dim.of(1))])
+def test_what_a_turn_may_leave_to_the_next_is_kept(first):
+    program = turns(lambda x, y, a, b: (
+        first(x, y, a), step("k1", y, load(a, [i]) + load(y, [i])), step("k2", b, load(y, [i]) * 3), step("k3", y, load(b, [i]))), *"ab")
+    assert [len(s) for s in storages(program)] == [1, 1]
+
+
+def test_a_condition_of_a_loop_reads_what_its_turns_left():
+    x, y = Buffer("x", "float64", (n,), "input"), Buffer("y", "float64", (n,), "state")
+    a, b = (Buffer(name, "float64", (n,), "scratch") for name in "ab")
+    body = (step("k0", a, load(y, [i]) + load(x, [i])), step("k1", y, load(a, [i])),
+            step("k2", b, load(y, [i]) * 0), step("k3", y, load(y, [i]) + load(b, [i])))
+    zero = const(0, "int64")
+    program = Program("p", (x, y, a, b), (), (step("k", a, load(y, [i])), While(load(a, [zero]) < 10, body)))
+    x_, y_ = np.ones(5), np.zeros(5)
+    NativeProgram(program)([x_, y_], [], {"n": 5})
+    np.testing.assert_array_equal(y_, np.full(5, 10.0))
+    inner = Program("p", (x, y, a, b), (), (Loop("t", const(1, "int64"), (While(load(a, [zero]) < 10, body),)),))
+    assert [len(s) for s in storages(inner)] == [1, 1]
 
 
 def test_scratch_without_elements_may_be_read():
