@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 COMPILE := $(BIN)/python -m compileall -q dsl
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check golden bench dev clean
+.PHONY: help run test fuzz check golden bench dev clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ run: $(VENV)/.has-run  ## train the linear regression of the README; its plot go
 test: $(VENV)/.has-test  ## run the tests (ARGS="-k grad" passes options on, JOBS=0 uses one process)
 	@$(COMPILE)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+fuzz: $(VENV)/.has-test  ## compare 5,000 random programs on all backends (ARGS="--count 200 --seed 9000")
+	$(BIN)/python tests/fuzz.py --jobs $(JOBS) $(ARGS)
 
 check: $(VENV)/.has-dev  ## ruff everywhere, mypy --strict on dsl/
 	$(BIN)/ruff check .

@@ -1,4 +1,6 @@
-"""Golden files: `golden("name.txt", text)` compares with tests/golden/name.txt; `--update-golden` rewrites it."""
+"""Golden files: `golden("name.txt", text)` compares with tests/golden/name.txt; `--update-golden` rewrites it.
+
+`device`: a test with this fixture runs twice, on the reference and natively."""
 
 from pathlib import Path
 
@@ -22,3 +24,10 @@ def golden(request):
         assert text == path.read_text(encoding="utf-8"), f"{name} differs: if that is right, `make golden`"
 
     return compare
+
+
+@pytest.fixture(params=["numpy", "cpu"])
+def device(request, monkeypatch):
+    """The device of every script that does not choose one itself."""
+    monkeypatch.setenv("LR_DEVICE", request.param)
+    return request.param

@@ -14,6 +14,7 @@ GOOD = Path(__file__).parent / "good"
 SCRIPTS = sorted(GOOD.glob("*.lr"))
 
 
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_good(path, tmp_path):
     session = dsl.Session(base=GOOD, out=tmp_path, stdout=io.StringIO(), quiet=True)

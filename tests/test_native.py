@@ -2,6 +2,7 @@
 goes wrong in the middle of a burst, threads, sizes, Ctrl-C, and what has no loops.
 
 The traps, the scripts of tests/good and all of test_train.py run on both devices where they are (the fixture `device`)."""
+# ruff: noqa: E501  (tables: one case a line)
 from __future__ import annotations
 
 import subprocess
@@ -21,7 +22,21 @@ from dsl.ir.node import TABLE, make, substitute
 from dsl.ir.types import Dim, Size
 from dsl.loops.legalise import NotNative, legalise
 from dsl.ops.functions import FUNCTIONS
-from tests.test_ops import ATTRS, CASES, ELEMENTWISE, FLOATS, INTEGERS, INTS, REAL, SPECIALS, operand_dtypes, same_bits, samples, symbol, ulps
+from tests.test_ops import (
+    ATTRS,
+    CASES,
+    ELEMENTWISE,
+    FLOATS,
+    INTEGERS,
+    INTS,
+    REAL,
+    SPECIALS,
+    operand_dtypes,
+    same_bits,
+    samples,
+    symbol,
+    ulps,
+)
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TRAINED = sorted(p.stem for p in EXAMPLES.glob("*.lr") if "\ntrain " in p.read_text())
@@ -134,7 +149,7 @@ def test_array_rows(dtype, sizes, cases):
         lengths = {"n": n, "m": m}
         for (case, _), got, wanted in zip(held, executable(values, lengths), reference(values, lengths), strict=True):
             assert got.shape == wanted.shape and got.dtype == wanted.dtype, case.op
-            if TABLE[case.op].structural and case.op not in ("sum_to", "scatter_add") or wanted.dtype.kind != "f":
+            if (TABLE[case.op].structural and case.op not in ("sum_to", "scatter_add")) or wanted.dtype.kind != "f":
                 assert same_bits(got, wanted), case.op
             else:
                 eps = np.finfo(wanted.dtype).eps

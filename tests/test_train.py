@@ -14,6 +14,8 @@ import pytest
 
 import dsl
 
+pytestmark = pytest.mark.usefixtures("device")
+
 LINE = """
 data x = linspace(-1, 1, {rows})
 data y = 2 * x + 1 + 0.33 * normal({rows})

@@ -13,6 +13,7 @@ import pytest
 
 import dsl
 
+pytestmark = pytest.mark.usefixtures("device")
 inf, nan = math.inf, math.nan
 RAMP = [13.0 * k for k in range(1, 10)]
 CLASS_0 = -104 - math.log1p(sum(math.exp(-13 * k) for k in range(1, 9)))
