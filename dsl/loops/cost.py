@@ -7,8 +7,8 @@ A `While` counts as one turn, so a training loop's cost is that of a step.  What
 now and then, and not counted in the total; inside a kernel the longer branch counts.  The turns of a loop that are computed
 count as their bound, under the name of a scalar if they are one, or as 1; what a sum in blocks does once a block is left out.
 
-**Bytes** are those that have to move: of every array that a part touches each element once, however often it is met;
-scalars and an iteration's private arrays are left out.
+**Bytes** are those that have to move: of every array that a part touches each element once, however often it is met (where
+views of one length overlap, as many as one of them has); scalars and an iteration's private arrays are left out.
 """
 from __future__ import annotations
 
@@ -221,7 +221,12 @@ def _size(b: Buffer) -> Dim:
 
 
 def _larger(a: Dim, b: Dim) -> Dim:
-    return a if b == ZERO else b if a == ZERO else derived("max", a, b)
+    return a if _at_least(a, b) else b if _at_least(b, a) else derived("max", a, b)
+
+
+def _at_least(a: Dim, b: Dim) -> bool:
+    """Whether a >= b, whatever the sizes are."""
+    return derived("max", a - b, ZERO) == a - b
 
 
 # ---------------------------------------------------------------- loops
@@ -292,7 +297,8 @@ def _places(at: Load, around: _Around) -> Places:
         turning = {name for name in loops if around.loops[name] != ONE and name not in met}
         met |= loops
         counts = [around.loops[name] for name in turning]
-        places.append(ONE if not turning else counts[0] if len(turning) == 1 else product(counts) if gathers else length)
+        count = ONE if not turning else counts[0] if len(turning) == 1 else product(counts) if gathers else length
+        places.append(length if not gathers and _at_least(count, length) else count)
     return tuple(places)
 
 
