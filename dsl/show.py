@@ -45,7 +45,7 @@ def in_programs(session: Session, name: str | None, view: str, form: Form) -> st
     from dsl.runtime.programs import code_text, cost_text, kernels_text
     texts = [kernels_text(p) if view == "kernels" else cost_text(p) if view == "cost" else code_text(p, form)
              for p in programs(session, name)]
-    return "\n".join(texts)
+    return "\n".join(texts) if texts or name is None else f"`{name}` has no program: only formulas and `train` have\n"
 
 
 def programs(session: Session, name: str | None) -> list[Titled]:

@@ -436,6 +436,14 @@ def test_show_of_what_has_no_loops(lr):
         assert done.exit_code == 0 and "no loop program" in done.stdout and "`sort`" in done.stdout and "let t" in done.stdout
 
 
+def test_show_of_what_has_no_program(lr):
+    text = "def f(x) = x + 1\nlet a = 1"
+    assert "only formulas" in lr("show", "-e", text, "f", "--cost").stdout
+    assert "only formulas" in lr("show", "-e", text, "train", "--kernels").stdout
+    assert lr("show", "-e", text, "train").exit_code == 1       # without these views it is a name like any other
+    assert "let train" in lr("show", "-e", "let train = 2 * sum(ones(3))", "train", "--kernels").stdout
+
+
 def test_show_programs_need_no_data(lr):
     text = 'data t = csv("none.csv")\nmatrix X[n, d]\nshared w[d] = 0.0\ncost C = sum(X @ w)\nminimize C wrt w using sgd\n'
     for view in ("--kernels", "--cost", "--code"):

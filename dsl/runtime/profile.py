@@ -14,6 +14,8 @@ from dsl.runtime.columns import counted, table
 if TYPE_CHECKING:
     from dsl.backends.llvm.profiled import ProfiledProgram
 
+SHOWN = 0.01
+"""Programs that took a smaller share of the time are only counted."""
 HEADS = ("", "runs", "time", "share", "bytes", "of copying", "Gflop/s")
 
 
@@ -41,8 +43,13 @@ class Profile:
         from dsl.backends.llvm.profiled import copy_speed
         speed, threads = copy_speed(self.threads), used[0].threads
         lines = [f"profile: {counted(threads, 'thread')}; copying here: {speed / 1e9:.1f} GB/s, read and written (64 MiB, best of 5)"]
-        for p in used:
+        whole = sum(p.seconds for p in used)
+        shown = [p for p in used if p.seconds >= SHOWN * whole]
+        for p in shown:
             lines += ["", f"{p.title} ({counted(p.calls, 'call')}, {duration(p.seconds)})", *table(HEADS, rows(p, speed), right=True)]
+        if len(shown) < len(used):
+            rest = sum(p.seconds for p in used[len(shown):])
+            lines += ["", f"and {counted(len(used) - len(shown), 'program')} that took {duration(rest)} together"]
         return "\n".join(lines) + "\n"
 
 

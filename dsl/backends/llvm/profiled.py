@@ -24,7 +24,7 @@ class ProfiledProgram(NativeProgram):
     """`calls` of it took `seconds` in all."""
 
     def __init__(self, program: Program, threads: int | None = None) -> None:
-        self.calls, self.seconds, self.title = 0, 0.0, program.name
+        self.calls, self.seconds, self.title = 0, 0.0, "an expression"
         self.counted = Meter(program)
         super().__init__(program, threads=threads, meter=self.counted)
 
