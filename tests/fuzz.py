@@ -8,6 +8,7 @@ program with runs of a few operations, so that threads share what is this small)
 Threads may change no bit.  Other differences are measured by the reference itself: every op that another backend may round
 otherwise gets a random error of twice what its row allows, those that add up get theirs in their operands too, and what that
 does to the results, eightfold, is the bound.  What flips under such errors (a comparison, a rounding) is nobody's fault.
+Every fifth one is trained besides (`training_programs.py`).
 """
 # ruff: noqa: E501  (what is compared, one line each)
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_programs import LENGTHS, Program, check, generate, values_of
+from training_programs import compare_training
 from wide_programs import generate as generate_wide
 
 import dsl
@@ -43,7 +45,7 @@ from dsl.ops.control import LOOPS
 
 SAMPLES, MORE = 4, 60
 """Runs of the reference with errors; and how many before a program is said to be wrong."""
-EVERY_CUDA = 50
+EVERY_CUDA, EVERY_TRAINED = 50, 5
 
 
 # ---------------------------------------------------------------- all backends at once
@@ -264,6 +266,8 @@ def block(seeds: Sequence[int], cuda: bool = True) -> tuple[Counter[str], list[s
         try:
             found[compare(seed, shim)] += 1
             found["with CUDA"] += shim
+            if seed % EVERY_TRAINED == 3:
+                found[compare_training(seed)] += 1
         except Exception as problem:
             found["wrong"] += 1
             where = "" if isinstance(problem, AssertionError) else traceback.format_exc(limit=-4)
@@ -296,7 +300,7 @@ def main() -> int:
             for story in stories:
                 print(story, flush=True)
             print(f"\r{sum(total[w] for w in ('agrees', 'reference', 'wrong'))} programs, {total['wrong']} wrong", end="", file=sys.stderr)
-    print(f"\n{total['agrees']} of {options.count} programs agree on every backend ({total['with CUDA']} with CUDA in the shim), "
+    print(f"\n{total['agrees']} of {options.count} programs agree on every backend ({total['with CUDA']} with CUDA in the shim), {total['trained'] + total['stopped']} were trained alike, "
           f"{total['reference']} have no loops yet, {total['wrong']} are wrong; {time.monotonic() - began:.0f} s")
     return 1 if total["wrong"] else 0
 

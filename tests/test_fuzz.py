@@ -7,7 +7,7 @@ import pytest
 from dsl.backends.llvm.native import NativeProgram
 from tests import fuzz
 
-BLOCKS, SIZE = 10, 16
+BLOCKS, SIZE = 20, 15
 
 
 @pytest.mark.parametrize("number", range(BLOCKS))
