@@ -61,6 +61,21 @@ def test_training_and_evaluation_run_there(launchers):
     np.testing.assert_allclose(there.eval("X @ w + b", X=X), here.eval("X @ w + b", X=X), rtol=1e-9)
 
 
+def test_the_data_of_a_training_goes_there_once(launchers, monkeypatch):
+    m = dsl.compile(TRAINING.replace("6 epochs", "60 epochs").replace("print C with X = A, t = y", ""), device="cuda")
+    uploads = []
+    upload = ShimLauncher.upload
+    monkeypatch.setattr(ShimLauncher, "upload", lambda self, place, values: uploads.append(np.shape(values)) or upload(self, place, values))
+    m.run()
+    assert uploads.count((37, 3)) == 1 and uploads.count((3,)) > 2, "w and Adam's arrays at every burst"
+
+
+def test_no_profile_of_a_gpu(launchers):
+    session = dsl.Session(device="cuda", profile=True)
+    session.load(dsl.errors.Source("a.lr", "data z = 2 * linspace(0, 1, 5)"))
+    assert "not measured" in session.profile.text()
+
+
 def test_the_header_and_the_command_line(launchers):
     text = "device cuda\ndata z = 2 * linspace(0, 1, 5)\n"
     assert np.array_equal(dsl.compile(text)["z"], np.linspace(0, 2, 5)) and launchers

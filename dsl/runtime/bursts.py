@@ -6,7 +6,7 @@ that met a fault or something not finite; that one the driver makes itself, on t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,10 +95,11 @@ class Bursts:
         names = {key: i for i, key in enumerate(driver.targets)}
         self.places = [names[leaf_key(n)] for n in self.made.state]
         self.state = [np.array(driver.current[p], dtype=n.dtype, order="C") for p, n in zip(self.places, self.made.state, strict=True)]
-        self.data = [np.ascontiguousarray(rows.arrays[i], dtype=n.dtype) for i, n in zip(self.used, self.feeds.rows, strict=True)]
+        keep: Callable[[Any], Any] = getattr(self.native, "keep", lambda array: array)          # where the program runs
+        self.data = [keep(np.ascontiguousarray(rows.arrays[i], dtype=n.dtype)) for i, n in zip(self.used, self.feeds.rows, strict=True)]
         values: dict[Any, Any] = {leaf_key(n): v for f in driver.functions for n, v in zip(f.others.values(), f.rest, strict=True)}
         known = {**driver.values, **values}
-        self.fixed = [np.ascontiguousarray(known[leaf_key(n)]) for n in self.made.fixed_arrays]
+        self.fixed = [keep(np.ascontiguousarray(known[leaf_key(n)])) for n in self.made.fixed_arrays]
         self.scalars = [known[leaf_key(n)] for n in self.made.fixed_scalars]
         self.known = self.sizes(rows)
         short = rows.stop % rows.size or rows.size

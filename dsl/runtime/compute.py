@@ -73,6 +73,8 @@ class Compute:
     def runnable(self, made: ir.Program) -> Runnable:
         """A loop program compiled for the device."""
         if self.device() == "cuda":
+            if self.profile is not None:
+                self.profile.launched += 1
             return cuda(made)
         return llvm(made, self.threads) if self.profile is None else self.profile.compiler(made)
 

@@ -25,6 +25,8 @@ class Profile:
     def __init__(self, threads: int | None) -> None:
         self.threads = threads
         self.programs: list[ProfiledProgram] = []
+        self.launched = 0
+        """Programs of a GPU, which are not measured."""
 
     def compiler(self, made: ir.Program) -> ProfiledProgram:
         from dsl.backends.llvm.profiled import ProfiledProgram
@@ -37,6 +39,8 @@ class Profile:
             self.programs[-1].title = f"line {place.line}: {place.text.partition(chr(10))[0].strip()}"
 
     def text(self) -> str:
+        if self.launched:
+            return "profile: programs that run on a GPU are not measured in this version\n"
         used = sorted((p for p in self.programs if p.calls), key=lambda p: -p.seconds)
         if not used:
             return "profile: nothing ran as native code (small graphs that are run once do not, unless with `--device cpu`)\n"
