@@ -96,7 +96,8 @@ class _Body:
         mine = {*self.carried, *self.next}
         met = [b for b in ir.buffers_of(tuple(statements)) if b not in mine and b not in written and b.role != "window"]
         first, *others = [*self.carried, *written] or [self.shop.buffer("bool", (), "nothing")]
-        outer.add(Task(first, [], (), const(0, first.dtype), alone=lambda: statements, also_reads=(*self.carried, *met), also_writes=tuple(others)))
+        outer.add(Task(first, [], (), const(0, first.dtype), alone=lambda: statements, also_reads=(*self.carried, *met),
+                       also_writes=tuple(others)))
         for (kind, number), node in self.nodes.items():
             if kind == "last":
                 outer.record(node, self.carried[number])

@@ -75,7 +75,8 @@ def groups(tasks: Sequence[Task]) -> list[Group]:
             for group in readers.get(buffer, ()):
                 earliest = max(earliest, place[id(group)] + bool(task.domain))
         length = task.domain[0].extent if task.domain else None
-        mine = next((g for g in found[earliest:] if g.extent == length and g.cost + task.cost <= LARGEST), None) if not alone_in_loop(task) else None
+        mine = None if alone_in_loop(task) else \
+            next((g for g in found[earliest:] if g.extent == length and g.cost + task.cost <= LARGEST), None)
         if mine is None:
             mine = Group(length, [])
             found.insert(earliest if length is None else len(found), mine)
@@ -214,7 +215,8 @@ def stages(tasks: Sequence[Task]) -> list[list[Task]]:
     return [part for _, part in parts] if len(parts) > 1 and dear >= WORTH_LANES else []
 
 
-def in_tiles(parts: Sequence[Sequence[Task]], shop: Shop, known: Mapping[Expr, Expr], index: str, length: Expr) -> tuple[str, Expr, ir.Block]:
+def in_tiles(parts: Sequence[Sequence[Task]], shop: Shop, known: Mapping[Expr, Expr], index: str,
+             length: Expr) -> tuple[str, Expr, ir.Block]:
     """A loop over tiles of rows, in each of which every part goes through all rows of the tile."""
     number, start, row = shop.name("tile"), shop.name("start"), shop.name("row")
     body: list[ir.Stmt] = [ir.Let(start, ref(number) * TILE)]

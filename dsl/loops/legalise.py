@@ -39,7 +39,7 @@ def _running_infer(shapes: Shapes, x: ArrayType, *factor: ArrayType, kind: str, 
     return ArrayType(dtype, x.shape)
 
 
-reduce = Op("reduce", ("x",), "sum, prod, max, min, any or all over axes, the unit over nothing; `mean` divides by the count.", _reduce_infer)
+reduce = Op("reduce", ("x",), "sum, prod, max, min, any, all over axes; the unit over nothing; `mean` divides.", _reduce_infer)
 running = Op("running", ("x", "*factor"), "sum or prod so far along an axis; or y_i = x_i + factor_i * y_{i-1}.", _running_infer)
 mark_if = Op("mark_if", ("x", "condition"), "`x`; the program has met a fault if the scalar condition holds.", lambda _, x, condition: x)
 spread = Op("spread", ("x", "column"), "Rows of zeros with x[i] in the column of row i.",
@@ -262,8 +262,9 @@ def _other_product(x: Node, axes: Axes) -> Node:
 FORMULAS: dict[str, Callable[..., Node]] = {
     "sum": _sum, "mean": _mean, "prod": _prod, "max": _extreme("max"), "min": _extreme("min"), "any": _logic("any"), "all": _logic("all"),
     "argmax": _position("max"), "argmin": _position("min"), "var": _var, "std": _std, "norm": _norm, "logsumexp": _logsumexp,
-    "scatter_add": _scatter_add, "softmax": _softmax, "log_softmax": _log_softmax, "sum_to": _sum_to, "cumsum": _running("sum"), "cumprod": _running("prod"),
-    "recurrence": _recurrence, "other_product": _other_product, "alias": lambda x, name: x, "stop_grad": lambda x: x,
+    "softmax": _softmax, "log_softmax": _log_softmax, "sum_to": _sum_to, "scatter_add": _scatter_add,
+    "cumsum": _running("sum"), "cumprod": _running("prod"), "recurrence": _recurrence, "other_product": _other_product,
+    "alias": lambda x, name: x, "stop_grad": lambda x: x,
 }
 """How an op is written in those that have loops."""
 

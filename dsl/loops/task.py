@@ -78,7 +78,8 @@ class Task:
         n, m = len(self.place), len(self.place) + len(self.flags)
         target = expr.replace([self.target], change)[0] if isinstance(self.target, Load) else self.target
         assert target is None or isinstance(target, Load | Ref)
-        return replace(self, value=value, place=tuple(rest[:n]), flags=tuple(rest[n:m]), factor=rest[m] if len(rest) > m else None, target=target)
+        factor = rest[m] if len(rest) > m else None
+        return replace(self, value=value, place=tuple(rest[:n]), flags=tuple(rest[n:m]), factor=factor, target=target)
 
 
 @dataclass

@@ -167,7 +167,7 @@ def own_row(k: ir.Kernel) -> tuple[tuple[Expr, ...], tuple[Dim, ...]]:
     """The index of an iteration's row, and nothing more; in a kernel over tiles the index of a row, then its place in the tile,
     and how many rows a tile has."""
     match k.body:
-        case (ir.Let(name=start), ir.Loop(index=row, extent=Apply("minimum", (_, Const(size))), body=(ir.Let(name=index, value=at), *_)), *_) \
+        case (ir.Let(name=start), ir.Loop(row, Apply("minimum", (_, Const(size))), (ir.Let(name=index, value=at), *_)), *_) \
                 if at is ref(start) + ref(row):
             return (ref(index), ref(row)), (Dim.of(int(size)),)
         case _:

@@ -84,8 +84,8 @@ class TrainProgram:
 class _Builder:
     def __init__(self, groups: Sequence[GroupGraphs], feeds: Feeds, block: int | None, origins: Origins | None) -> None:
         self.feeds, self.names, self.shop = feeds, Names(), Shop(block)
-        for word in ("low", "high", "epoch", "row", "step", "done", "bad", "fault", "turn", "stopped", "order", "sums", "last", "first_row", "size",
-                     "stop", "total", "first_epoch", "count", "before", "shuffle_key"):
+        for word in ("low", "high", "epoch", "row", "step", "done", "bad", "fault", "turn", "stopped", "order", "sums", "last", "first_row",
+                     "size", "stop", "total", "first_epoch", "count", "before", "shuffle_key"):
             self.names(word)
         flat = [n for g in groups for n in (*g.watched, *g.values)]
         core = iter(legalise(flat, origins))

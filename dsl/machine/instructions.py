@@ -116,12 +116,17 @@ row("ashr", np.right_shift, {"int": "ashr {t} {0}, {1}"}, {"int": "{0} >> {1}"},
 row("lshr", _lshr,         {"int": "lshr {t} {0}, {1}"}, {"int": "lr_lshr({0}, {1})"}, "shifted right, zeros coming in")
 
 # ---------------------------------------------------------------- comparisons: false with a nan, but `ne`
-row("eq", np.equal,         {"float": "fcmp oeq {t} {0}, {1}", "int": "icmp eq {t} {0}, {1}", "bool": "icmp eq {t} {0}, {1}"}, {k: "{0} == {1}" for k in ("float", "int", "bool")}, "a == b")
-row("ne", np.not_equal,     {"float": "fcmp une {t} {0}, {1}", "int": "icmp ne {t} {0}, {1}", "bool": "icmp ne {t} {0}, {1}"}, {k: "{0} != {1}" for k in ("float", "int", "bool")}, "a != b")
-row("lt", np.less,          {"float": "fcmp olt {t} {0}, {1}", "int": "icmp slt {t} {0}, {1}", "bool": "icmp ult {t} {0}, {1}"}, {k: "{0} < {1}" for k in ("float", "int", "bool")}, "a < b")
-row("le", np.less_equal,    {"float": "fcmp ole {t} {0}, {1}", "int": "icmp sle {t} {0}, {1}", "bool": "icmp ule {t} {0}, {1}"}, {k: "{0} <= {1}" for k in ("float", "int", "bool")}, "a <= b")
-row("gt", np.greater,       {"float": "fcmp ogt {t} {0}, {1}", "int": "icmp sgt {t} {0}, {1}", "bool": "icmp ugt {t} {0}, {1}"}, {k: "{0} > {1}" for k in ("float", "int", "bool")}, "a > b")
-row("ge", np.greater_equal, {"float": "fcmp oge {t} {0}, {1}", "int": "icmp sge {t} {0}, {1}", "bool": "icmp uge {t} {0}, {1}"}, {k: "{0} >= {1}" for k in ("float", "int", "bool")}, "a >= b")
+def comparison(name: str, numpy: Callable[..., Any], symbol: str, ordered: str, signed: str, unsigned: str) -> None:
+    llvm = {"float": f"fcmp {ordered} {{t}} {{0}}, {{1}}", "int": f"icmp {signed} {{t}} {{0}}, {{1}}", "bool": f"icmp {unsigned} {{t}} {{0}}, {{1}}"}
+    row(name, numpy, llvm, dict.fromkeys(llvm, f"{{0}} {symbol} {{1}}"), f"a {symbol} b")
+
+
+comparison("eq", np.equal,         "==", "oeq", "eq",  "eq")
+comparison("ne", np.not_equal,     "!=", "une", "ne",  "ne")
+comparison("lt", np.less,          "<",  "olt", "slt", "ult")
+comparison("le", np.less_equal,    "<=", "ole", "sle", "ule")
+comparison("gt", np.greater,       ">",  "ogt", "sgt", "ugt")
+comparison("ge", np.greater_equal, ">=", "oge", "sge", "uge")
 row("below", lambda a, b: np.less(_unsigned(a), _unsigned(b)), {"int": "icmp ult {t} {0}, {1}"}, {"int": "lr_below({0}, {1})"}, "a < b, unsigned")
 row("isnan", np.isnan,      {"float": "fcmp uno {t} {0}, {0}"}, {"float": "isnan({0})"}, "whether a is nan")
 
