@@ -9,7 +9,7 @@ part of it: `Origins` holds them beside the graph.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -227,8 +227,9 @@ def verify(roots: Iterable[Node]) -> None:
 
 
 # ---------------------------------------------------------------- walks
-def topological(roots: Iterable[Node]) -> list[Node]:
-    """Every node the roots reach, operands before users, without recursion."""
+def topological(roots: Iterable[Node], known: Container[Node] = ()) -> list[Node]:
+    """Every node the roots reach, operands before users, without recursion.  What is `known` is left out, and what only it
+    reaches: so that a pass that comes back to a graph again and again takes no more than linear time."""
     order: list[Node] = []
     seen: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
@@ -236,7 +237,7 @@ def topological(roots: Iterable[Node]) -> list[Node]:
         node, done = stack.pop()
         if done:
             order.append(node)
-        elif node not in seen:
+        elif node not in seen and node not in known:
             seen.add(node)
             stack.append((node, True))
             stack.extend((a, False) for a in reversed(node.args) if a not in seen)
@@ -343,6 +344,9 @@ class Origins:
 
     def __init__(self) -> None:
         self._spans: WeakKeyDictionary[Node, Span] = WeakKeyDictionary()
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._spans
 
     def record(self, node: Node, span: Span | None) -> None:
         if span is not None and node not in self._spans:

@@ -5,7 +5,7 @@ means is what this module does; code generators are compared with it.
 
 Checked, it stops at what compiled code would do silently: an index outside its axis, a window that sticks out, two
 iterations of a kernel that touch one element where one of them writes it, operands an instruction does not take.  Scratch
-and private buffers begin poisoned (nan, a large negative number, true).
+and private buffers begin poisoned (nan, a large negative number, true); so is what is read of an array without elements.
 
 Another executor can run the kernels and products by itself: a subclass of `Interpreter` overrides `run_kernel` and
 `run_product`, which get a `Scope`: the values, sizes and arrays at that point of the program.
@@ -174,6 +174,8 @@ class Interpreter:
         return place
 
     def read(self, at: View, index: Iterable[Any], note: str, iteration: int | None) -> Any:
+        if not at.array.size and sum(int(i) * stride for i, stride in zip(index, at.strides, strict=True)) == 0:
+            return POISON[at.buffer.dtype]                                          # the very beginning of an array without elements
         place = self.position(at, index, note)
         if iteration is not None:
             key = at.root, place

@@ -277,7 +277,7 @@ def legalise(roots: Sequence[Node], origins: Origins | None = None) -> list[Node
     done: dict[Node, Node] = {}
 
     def settle(start: Node) -> Node:
-        for node in topological([start]):
+        for node in topological([start], done):
             if node in done:
                 continue
             args = tuple(done[a] for a in node.args)

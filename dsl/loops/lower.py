@@ -27,6 +27,8 @@ from dsl.ops.shape import FILL
 
 DEAREST = 400
 """Operations beyond which a value is kept however often it is used, so that no expression grows without end."""
+HIGHEST = 64
+"""Ops on top of each other beyond which a value is kept: `Elements` follows them by recursion."""
 SMALL_PRODUCT = 512
 """Multiplications up to which a product of known sizes is written as loops."""
 DEAR = {"draw": 60, "div": 4, "sqrt": 4, "floordiv": 4, "mod": 4, "gather": 2, "concat": 3, "unslice": 3, "reshape": 1, "cast": 1}
@@ -65,21 +67,22 @@ class Lowering:
             if node.op.name in ("scan", "iterate"):
                 self.loops.setdefault(same_loop(node), []).append(node)
         weight: dict[Node, int] = {}
+        height: dict[Node, int] = {}
         for node in order:
             if node.op.name == "mark_if":
                 self.mark(node.args[1])
             weight[node] = own = cost(node) + sum(weight[a] for a in node.args)
+            height[node] = 1 + max((height[a] for a in node.args), default=0)
             if node in self.stored:
-                weight[node] = 0
+                pass
             elif node.op.name in TASKS or (node.op.name == "draw" and node.attr("kind") == "permutation"):
-                if node not in self.stored:
-                    self.compute(node)
-                weight[node] = 0
+                self.compute(node)
             elif own and (node in needed or own > DEAREST or self.pays(node, own, users[node])):
                 self.keep(node)
-                weight[node] = 0
-            elif node in needed and self.whole(node) is None:
+            elif height[node] > HIGHEST or (node in needed and self.whole(node) is None):
                 self.keep(node)
+            if node in self.stored:
+                weight[node] = height[node] = 0
         for node, buffer in roots:
             if self.buffers.get(node) is not buffer:
                 self.put(node, buffer)
@@ -222,9 +225,9 @@ class Lowering:
         value = elements(node.args[0], index).to(node.dtype)
         factor = elements(node.args[1], index).to(node.dtype) if len(node.args) > 1 else None
         buffer = self.target(node)
-        self.add(Task(buffer, domain, index, value, KINDS.get(attrs["kind"], "recurrence"),
-                      const(unit(attrs["kind"], node.dtype) if attrs["kind"] in KINDS else 0, node.dtype), running=names[axis], factor=factor,
-                      reverse=attrs["reverse"], flags=tuple(elements.flags)))
+        start = 1 if attrs["kind"] == "prod" else -0.0 if is_float(node.dtype) else 0         # -0 + x is x, also where x is -0
+        self.add(Task(buffer, domain, index, value, KINDS.get(attrs["kind"], "recurrence"), const(start, node.dtype), running=names[axis],
+                      factor=factor, reverse=attrs["reverse"], flags=tuple(elements.flags)))
         self.record(node, buffer)
 
     def matmul(self, node: Node) -> None:

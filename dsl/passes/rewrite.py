@@ -144,7 +144,7 @@ def rewrite(roots: Sequence[Node], rule_sets: Sequence[RuleSet], trace: list[Fir
     inside = once(lambda body: rewrite(body, rule_sets, trace, origins))
 
     def settle(start: Node) -> Node:
-        for node in topological([start]):
+        for node in topological([start], done):
             if node in done:
                 continue
             args = tuple(done[a] for a in node.args)
@@ -170,8 +170,8 @@ def _apply(node: Node, rule_sets: Sequence[RuleSet], trace: list[Fired] | None, 
                 continue
             if trace is not None:
                 trace.append(Fired(rule, node, after))
-            if origins is not None:
-                for inner in topological([after]):
+            if origins is not None and node in origins:
+                for inner in topological([after], origins):           # what has a place has operands that have one
                     origins.inherit(inner, node)
             return after
     return node
