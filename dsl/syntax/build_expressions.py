@@ -176,7 +176,7 @@ class ExpressionBuilder:
 
     def _pairs(self, left: ast.Expr, right: ast.Expr,
                what: str) -> tuple[tuple[ast.Ident, ...], tuple[ast.Expr, ...], bool]:
-        """Names, their values, and whether they were written as tuples."""
+        """Names, their values, and whether they were written as tuples; one value for each name, also after a mistake."""
         tupled = isinstance(left, ast.Tuple)
         targets = left.items if isinstance(left, ast.Tuple) else (left,)
         values = right.items if tupled and isinstance(right, ast.Tuple) else (right,)
@@ -186,12 +186,14 @@ class ExpressionBuilder:
                 names.append(ast.Ident(target.id, span=target.span))
             else:
                 self.mistake("E0130", "a loop needs a name here", target.span, help="`scan(v = v0 for t in ts: expr)`")
+                names.append(ast.Ident(f" {len(names)}", span=target.span))
         if len(targets) != len(values):
             self.mistake("E0138", f"{len(targets)} names, but {len(values)} {what}{'s' if len(values) != 1 else ''}",
                         right.span, "", Label(left.span, "for these names"),
                         help=f"write one {what} for each name: `(p, q)` goes with `(p0, q0)`")
         self.once(names, "name")
-        return tuple(names), values, tupled
+        count = min(len(names), len(values))
+        return tuple(names[:count]), tuple(values[:count]), tupled
 
 
 def _present(items: Sequence[Any]) -> tuple[Any, ...]:
