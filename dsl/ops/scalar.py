@@ -103,8 +103,8 @@ def _one_sided(y: Node, a: Node, b: Node, beats: Any) -> tuple[Any, Any]:
         return Gate(beats(a, b)), None if b.op is const else Gate(beats(b, a))
     if is_literal(a):
         return None if a.op is const else Gate(beats(a, b)), Gate(beats(b, a))
-    tie = TABLE["eq"](a, b)
-    return Gate(~beats(b, a), where(tie, 0.5, 1.0)), Gate(~beats(a, b), where(tie, 0.5, 1.0))
+    share = where(TABLE["eq"](a, b), constant(0.5, y.dtype), constant(1.0, y.dtype)) if is_float(y.dtype) else 1
+    return Gate(~beats(b, a), share), Gate(~beats(a, b), share)
 
 
 def _pow_partials(y: Node, a: Node, b: Node) -> tuple[Any, Any]:
