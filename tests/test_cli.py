@@ -348,6 +348,29 @@ def test_show(lr, tmp_path, arguments, parts):
     assert again.stdout == done.stdout
 
 
+@pytest.mark.parametrize("slices", ["1: :-1 2:-1 -3: 1:4 ::2 ::-1 -5:-2 3:-2:2 10:2:-1 3::2 -4::2 :4 :-2:3 : 3:-1 -6:-1:4".split()])
+def test_shown_slices_mean_what_they_show(lr, slices):
+    """Python's own slices of an array of 12 tell what the formula and the length that are shown mean."""
+    script = "vector x[n]\n" + "".join(f"let s{k} = x[{text}]\n" for k, text in enumerate(slices))
+    lines = lr("show", "-e", script).stdout.splitlines()[2:]
+    names = {"n": 12, "x": np.arange(12), "min": min, "max": max}
+    for text, line in zip(slices, lines, strict=True):
+        length, formula = re.search(r"float64\[(.*?)\] +=? *(.*)", line).groups()
+        expected = eval(f"x[{text}]", {"x": names["x"]})
+        assert eval(formula, dict(names)).tolist() == expected.tolist(), line
+        assert eval(length, dict(names)) == len(expected), line
+        if text.count(":") == 1:
+            assert formula == ("x" if text == ":" else f"x[{text}]")
+
+
+def test_show_writes_no_python_of_ours(lr):
+    script = "vector x[n]\nshared w[1] = 1.0\ncost C = mean(sort(x * w)[-1000:]) / (n - 1)\nlet a = 1 / (n - 1)"
+    for arguments in (["C", "--grad"], ["C", "--graph"], ["C", "--rules"]):
+        shown = lr("show", "-e", script, *arguments).stdout
+        assert shown and "Dim(" not in shown and "Size(" not in shown
+    assert lr("show", "-e", script, "a").stdout == "(1 / (n - 1))\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dsl.ir.node import Node, inner_graphs, topological
-from dsl.ir.types import Dim, shape_text
+from dsl.ir.types import Derived, Dim, derived, shape_text
 
 LONGEST = 4000
 """Characters after which a formula is cut."""
@@ -61,7 +61,7 @@ def _formula(node: Node, args: Sequence[str]) -> str:
         case "leaf":
             return display_name(node)
         case "dim":
-            return str(attrs["dim"])
+            return str(attrs["dim"].grouped())
         case "alias" | "cast":
             return args[0]
         case "neg":
@@ -89,6 +89,9 @@ def _formula(node: Node, args: Sequence[str]) -> str:
         case "slice":
             axes = node.args[0].shape[-len(attrs["items"]):]
             return f"{args[0]}[{', '.join(_window(i, n) for i, n in zip(attrs['items'], axes, strict=True))}]"
+        case "unslice":
+            windows = ", ".join(_window(i, n) for i, n in zip(attrs["items"], attrs["shape"], strict=True))
+            return f"unslice({args[0]}, [{windows}], {_shape(attrs['shape'])})"
         case "draw":
             return f"{attrs['kind']}({_shape(attrs['shape'])})"
         case "scan" | "iterate":
@@ -141,13 +144,45 @@ def _shape(shape: Sequence[Dim]) -> str:
 
 
 def _window(item: tuple[Dim, Dim, int], length: Dim) -> str:
+    """A slice as it is written: `[1:]` is from min(n, 1), for the axis may be shorter."""
     start, count, step = item
     if step == 1 and start == Dim.of(0) and count == length:
         return ":"
-    stop = start + count * step
     if step < 0:
+        stop = start + count * step
         return f"{'' if start == length - 1 else start}:{'' if stop == Dim.of(-1) else stop}:{step}"
-    return f"{'' if start == Dim.of(0) else start}:{'' if stop == length else stop}" + (f":{step}" if step != 1 else "")
+    low = _bound(start, length)
+    first = low if isinstance(low, int) and low >= 0 else start
+    room = derived("max", length - first, 0)             # what is left of the axis
+    if count in (derived("floordiv", room + (step - 1), step), derived("min", length, -low if isinstance(low, int) else 0)):
+        high: int | Dim | str = ""
+    else:
+        high = _bound((_unclamped(count) if step == 1 else count * step) + first, length)
+        if isinstance(high, Dim) and ((gap := (high - length).constant) or 0) < 0:
+            high = gap or 0
+    return f"{low or ''}:{'' if high == length else high}" + (f":{step}" if step != 1 else "")
+
+
+def _bound(end: Dim, length: Dim) -> int | Dim:
+    """The number that an end of a slice of an axis of this length was written as, if it was one."""
+    if end.constant is not None:
+        return end.constant
+    match end.terms:
+        case (((Derived("min", left, right),), 1),) if left == length and right.constant is not None:
+            return right.constant
+        case (((Derived("max", left, right),), 1),) if right == Dim.of(0) and (gap := (left - length).constant) is not None and gap < 0:
+            return gap
+        case _:
+            return end
+
+
+def _unclamped(count: Dim) -> Dim:
+    """k of max(k, 0)."""
+    match count.terms:
+        case (((Derived("max", left, right),), 1),) if right == Dim.of(0):
+            return left
+        case _:
+            return count
 
 
 def _attributes(node: Node, attrs: Mapping[str, Any]) -> list[str]:
@@ -191,6 +226,8 @@ def _listed_loop(node: Node, label: Mapping[Node, str]) -> list[str]:
 
 
 def _attribute(value: Any) -> str:
-    if isinstance(value, tuple) and value and all(isinstance(v, Dim) for v in value):
+    if not isinstance(value, tuple) or not value:
+        return str(value)
+    if all(isinstance(v, Dim) for v in value):
         return shape_text(value)
-    return str(value)
+    return f"({', '.join(map(_attribute, value))}{',' if len(value) == 1 else ''})"

@@ -199,19 +199,32 @@ class Dim:
         return derived("floordiv", self, Dim.of(other))
 
     def grouped(self) -> str:
-        return f"({self})" if len(self.terms) > 1 else str(self)
+        sum_shown = len(self.terms) > 1 or any(_looks_like_a_sum(a) for m, c in self.terms if c == len(m) == 1 for a in m)
+        return f"({self})" if sum_shown else str(self)
 
     def __str__(self) -> str:
         if not self.terms:
             return "0"
         parts: list[str] = []
         for monomial, coefficient in self.terms:
-            names = "*".join(str(a) for a in monomial)
             magnitude = abs(coefficient)
+            alone = coefficient > 0 and not parts and len(self.terms) == 1
+            names = "*".join(_factor(a, alone and len(monomial) == 1 == magnitude, magnitude * len(monomial) > 1) for a in monomial)
             text = names if names and magnitude == 1 else f"{magnitude}*{names}" if names else str(magnitude)
             sign = "-" if coefficient < 0 else "+" if parts else ""
             parts.append(f"{sign}{text}" if not parts else f" {sign} {text}")
         return "".join(parts)
+
+
+def _factor(atom: Atom, alone: bool, multiplied: bool) -> str:
+    """An atom in a sum or a product.  That a length `n - 1` is not below 0 is not shown, so it may look like a sum."""
+    text = str(atom)
+    ambiguous = (multiplied and "//" in text) or (not alone and _looks_like_a_sum(atom))
+    return f"({text})" if ambiguous else text
+
+
+def _looks_like_a_sum(atom: Atom) -> bool:
+    return isinstance(atom, Derived) and atom.kind == "max" and atom.right == ZERO and atom.left.grouped() != str(atom.left)
 
 
 DimLike = Dim | Size | Derived | int
