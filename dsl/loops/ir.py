@@ -234,25 +234,29 @@ def buffers_of(body: Block) -> list[Buffer]:
     """Every buffer that is met, in order."""
     met: dict[Buffer, None] = {}
     for s in statements(body):
-        for e in walk(expressions(s)):
-            if isinstance(e, Load):
-                met.setdefault(e.buffer)
-        match s:
-            case Store(buffer=b):
-                met.setdefault(b)
-            case Combine(target=Load(buffer=b)):
-                met.setdefault(b)
-            case Kernel(totals=totals):
-                met.update(dict.fromkeys(t.buffer for t in totals))
-            case Window(buffer=b, base=base):
-                met.update(dict.fromkeys((base, b)))
-            case Swap(a=a, b=b):
-                met.update(dict.fromkeys((a, b)))
-            case Product(out=out, a=a, b=b):
-                met.update(dict.fromkeys((a, b, out)))
-            case _:
-                pass
+        met.update(dict.fromkeys(own_buffers(s)))
     return list(met)
+
+
+def own_buffers(s: Stmt) -> list[Buffer]:
+    """Every buffer that the statement itself meets, not those inside it."""
+    met = [e.buffer for e in walk(expressions(s)) if isinstance(e, Load)]
+    match s:
+        case Store(buffer=b):
+            met.append(b)
+        case Combine(target=Load(buffer=b)):
+            met.append(b)
+        case Kernel(totals=totals):
+            met.extend(t.buffer for t in totals)
+        case Window(buffer=b, base=base):
+            met.extend((base, b))
+        case Swap(a=a, b=b):
+            met.extend((a, b))
+        case Product(out=out, a=a, b=b):
+            met.extend((a, b, out))
+        case _:
+            pass
+    return met
 
 
 def size_names(program: Program) -> tuple[str, ...]:

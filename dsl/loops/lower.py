@@ -77,9 +77,8 @@ class Lowering:
                 pass
             elif node.op.name in TASKS or (node.op.name == "draw" and node.attr("kind") == "permutation"):
                 self.compute(node)
-            elif own and (node in needed or own > DEAREST or self.pays(node, own, users[node])):
-                self.keep(node)
-            elif height[node] > HIGHEST or (node in needed and self.whole(node) is None):
+            elif height[node] > HIGHEST or (own > 0 and (own > DEAREST or self.pays(node, own, users[node]))) or \
+                    (node in needed and (own > 0 or self.whole(node) is None)):
                 self.keep(node)
             if node in self.stored:
                 weight[node] = height[node] = 0

@@ -131,7 +131,7 @@ class Main(Function):
             size = self.emit(f"mul i64 {self.count(b)}, {BYTES[b.dtype]}")
             self.do(f"call void @lr.exchange(ptr {current}, ptr {original}, i64 {size})")
             for other in self.module.program.buffers:
-                if other.rank and other in self.module.swapped and other.type == b.type and other in self.entry_places:
+                if other in self.module.swapped and self.module.root(other) is self.module.root(b) and other in self.entry_places:
                     theirs = self.pointer(other)
                     taken = self.emit(f"icmp eq ptr {theirs}, {original}")
                     left = self.emit(f"select i1 {taken}, ptr {current}, ptr {theirs}")

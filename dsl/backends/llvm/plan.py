@@ -11,7 +11,8 @@ contents move.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from dsl.backends.llvm.function import BYTES
 from dsl.ir.types import Dim, product
@@ -28,8 +29,8 @@ from dsl.loops.ir import (
     Swap,
     Window,
     blocks,
-    buffers_of,
     expressions,
+    own_buffers,
     statements,
 )
 from dsl.machine.expr import Buffer, Const, Expr, Extent, Load, Ref, walk
@@ -37,8 +38,8 @@ from dsl.machine.expr import Buffer, Const, Expr, Extent, Load, Ref, walk
 
 def storages(program: Program) -> list[list[Buffer]]:
     swapped = {b for s in statements(program.body) if isinstance(s, Swap) for b in (s.a, s.b)}
-    bases = {s.buffer: s.base for s in statements(program.body) if isinstance(s, Window)}
-    used = {b: use for b, use in uses(program.body, bases)[0].items() if b.rank and b.role == "scratch"}
+    planner = _Planner({s.buffer: s.base for s in statements(program.body) if isinstance(s, Window)})
+    used = {b: use for b, use in planner.uses(program.body)[0].items() if b.rank and b.role == "scratch"}
     planned: list[list[Buffer]] = []
     free: dict[tuple[int, Dim], list[tuple[int, list[Buffer]]]] = {}          # last use, storage
     for b, (first, last) in sorted(used.items(), key=lambda item: item[1]):
@@ -57,90 +58,118 @@ def storages(program: Program) -> list[list[Buffer]]:
 
 Use = tuple[int, int]
 """The numbers of the first and the last statement that an array is in use at."""
+Places = dict[Buffer, list[int]]
+"""Which statements of a block meet a buffer."""
 
 
-def uses(body: Block, bases: Mapping[Buffer, Buffer], number: int = 0) -> tuple[dict[Buffer, Use], int]:
-    """When each buffer of a block is in use, its statements being numbered from `number` on; and the number after them."""
-    found: dict[Buffer, Use] = {}
-    places: dict[Buffer, list[int]] = {}
-    insides: list[list[tuple[Block, dict[Buffer, Use]]]] = []
-    for place, s in enumerate(body):
-        first = number
-        number += 1
-        insides.append([])
-        for block in blocks(s):
-            inside, number = uses(block, bases, number)
-            insides[-1].append((block, inside))
-        for b in met((s,), bases):
-            found[b] = found.get(b, (first, 0))[0], number - 1
-            places.setdefault(b, []).append(place)
-    for b, at in places.items():
-        s = body[at[0]]
-        within = [(block, inside[b]) for block, inside in insides[at[0]] if b in inside]
-        if len(at) == len(within) == 1 and not isinstance(s, Kernel) and not reads(s, b) and fresh(within[0][0], b, bases):
-            found[b] = within[0][1]
-    return found, number
+@dataclass(frozen=True)
+class _Nest:
+    """What the statements of a nest of loops do to arrays: read elements, write all of them, or (opaque) something else."""
+
+    read: frozenset[Buffer]
+    covered: frozenset[Buffer]
+    opaque: bool
 
 
-def met(body: Block, bases: Mapping[Buffer, Buffer]) -> dict[Buffer, None]:
-    """The buffers that are met, those too of which a window is."""
-    found: dict[Buffer, None] = {}
-    for b in buffers_of(body):
-        found[b] = None
-        while b in bases:
-            b = bases[b]
-            found[b] = None
-    return found
+class _Planner:
+    """What is asked of a statement again and again is found once."""
 
+    def __init__(self, bases: Mapping[Buffer, Buffer]) -> None:
+        self.bases = bases
+        self.nests: dict[Stmt, _Nest] = {}
 
-def fresh(body: Block, b: Buffer, bases: Mapping[Buffer, Buffer]) -> bool:
-    """Whether the first statement of the block that meets the buffer overwrites all of it, and its lengths stay as they are."""
-    at = [place for place, s in enumerate(body) if b in met((s,), bases)]
-    lengths = {size.name for dim in b.shape for size in dim.sizes()}
-    binds = (s.size for s in statements(body[at[0]:at[-1] + 1]) if isinstance(s, Bind))
-    return overwrites(body[at[0]], b) and lengths.isdisjoint(binds)
+    def uses(self, body: Block, number: int = 0) -> tuple[dict[Buffer, Use], Places, int]:
+        """When each buffer of a block is in use, its statements being numbered from `number` on; where it is met; the number after."""
+        found: dict[Buffer, Use] = {}
+        places: Places = {}
+        insides: list[list[tuple[Block, dict[Buffer, Use], Places]]] = []
+        for place, s in enumerate(body):
+            first = number
+            number += 1
+            insides.append([])
+            met = dict.fromkeys(self.own(s))
+            for block in blocks(s):
+                inside, where, number = self.uses(block, number)
+                insides[-1].append((block, inside, where))
+                met.update(dict.fromkeys(inside))
+            for b in met:
+                found[b] = found.get(b, (first, 0))[0], number - 1
+                places.setdefault(b, []).append(place)
+        for b, at in places.items():
+            s = body[at[0]]
+            within = [(block, inside[b], where[b]) for block, inside, where in insides[at[0]] if b in inside]
+            if len(at) == len(within) == 1 and not isinstance(s, Kernel) and b not in _loads(s):
+                block, use, there = within[0]
+                if self.fresh(block, b, there):
+                    found[b] = use
+        return found, places, number
 
+    def own(self, s: Stmt) -> list[Buffer]:
+        """The buffers that a statement itself meets, those too of which a window is."""
+        found: list[Buffer] = []
+        for b in own_buffers(s):
+            found.append(b)
+            while b in self.bases:
+                b = self.bases[b]
+                found.append(b)
+        return found
 
-def reads(s: Stmt, b: Buffer) -> bool:
-    """Whether a statement itself, not those inside it, reads an element."""
-    return any(isinstance(e, Load) and e.buffer is b for e in walk(expressions(s)))
-
-
-def overwrites(s: Stmt, b: Buffer) -> bool:
-    """Whether a statement writes every element of a buffer, and reads none."""
-    match s:
-        case Product(out=out, a=left, b=right):
-            return out is b and b not in (left, right)
-        case Kernel(totals=totals) if any(t.buffer is b for t in totals):
-            return True
-        case Kernel() | Loop():
-            return not any(reads(t, b) or _changes(t, b) for t in statements((s,))) and _covers(s, b, {})
-        case _:
+    def fresh(self, body: Block, b: Buffer, at: Sequence[int]) -> bool:
+        """Whether the first statement of the block that meets the buffer overwrites all of it, and its lengths stay as they are."""
+        if not self.overwrites(body[at[0]], b):
             return False
+        lengths = {size.name for dim in b.shape for size in dim.sizes()}
+        return not lengths or lengths.isdisjoint(s.size for s in statements(body[at[0]:at[-1] + 1]) if isinstance(s, Bind))
+
+    def overwrites(self, s: Stmt, b: Buffer) -> bool:
+        """Whether a statement writes every element of a buffer, and reads none."""
+        match s:
+            case Product(out=out, a=left, b=right):
+                return out is b and b not in (left, right)
+            case Kernel(totals=totals) if any(t.buffer is b for t in totals):
+                return True
+            case Kernel() | Loop():
+                nest = self.nests.get(s)
+                if nest is None:
+                    nest = self.nests[s] = _nest(s)
+                return not nest.opaque and b in nest.covered and b not in nest.read
+            case _:
+                return False
 
 
-def _changes(s: Stmt, b: Buffer) -> bool:
-    match s:
-        case Combine(target=Load(buffer=target)):
-            return target is b
-        case Window(base=base):
-            return base is b
-        case Swap() | Product() | Bind():
-            return True                                         # not in such a loop nest
-        case _:
-            return False
+def _loads(s: Stmt) -> set[Buffer]:
+    return {e.buffer for e in walk(expressions(s)) if isinstance(e, Load)}
 
 
-def _covers(s: Stmt, b: Buffer, around: dict[str, Expr]) -> bool:
-    """Whether a store in a nest of loops, one an axis, runs over all indices of the buffer, under no condition."""
+def _nest(s: Stmt) -> _Nest:
+    read: set[Buffer] = set()
+    opaque = False
+    for inner in statements((s,)):
+        read |= _loads(inner)
+        match inner:
+            case Combine(target=Load(buffer=target)):
+                read.add(target)
+            case Window(base=base):
+                read.add(base)
+            case Swap() | Product() | Bind():
+                opaque = True                                   # not in such a loop nest
+            case _:
+                pass
+    return _Nest(frozenset(read), frozenset(_covered(s, {})), opaque)
+
+
+def _covered(s: Stmt, around: dict[str, Expr]) -> Iterator[Buffer]:
+    """The buffers of which a store in a nest of loops, one an axis, runs over all indices, under no condition."""
     match s:
         case Kernel(index=index, extent=extent, body=body) | Loop(index=index, extent=extent, body=body):
-            return any(_covers(inner, b, {**around, index: extent}) for inner in body)
-        case Store(buffer=stored, index=places) if stored is b:
+            for inner in body:
+                yield from _covered(inner, {**around, index: extent})
+        case Store(buffer=b, index=places):
             names = [place.name for place in places if isinstance(place, Ref) and place.name in around]
-            return len(set(names)) == len(names) == len(around) == b.rank and all(map(_is, [around[name] for name in names], b.shape))
+            if len(set(names)) == len(names) == len(around) == b.rank and all(map(_is, [around[name] for name in names], b.shape)):
+                yield b
         case _:
-            return False
+            pass
 
 
 def _is(extent: Expr, dim: Dim) -> bool:
