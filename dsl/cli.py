@@ -50,6 +50,8 @@ def exit_code(problem: LrError) -> int:
             return INTERRUPTED
         case FileTrouble():
             return USAGE
+        case _ if {d.code for d in problem.diagnostics} == {"E0901"}:       # the script is right, `--set` is not
+            return USAGE
         case _:
             return WRONG
 

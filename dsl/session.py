@@ -107,7 +107,7 @@ class Session:
             missing = absent()
             if missing is not None:
                 raise error("E0802", f"`device cuda`: {missing[0]}", None if fixed or written is None else written.span,
-                            help=f"{missing[1]}; to run without a GPU: `--device cpu`")
+                            help=f"{missing[1]}; `device cpu` runs without a GPU")
 
     def _check_given(self, failed: Sequence[Diagnostic]) -> None:
         unused = set(self.elaborator.overrides) - self.elaborator.used_overrides
@@ -346,6 +346,10 @@ class Session:
         finally:
             self.steps_before += driver.report.steps
             self.reports.append(driver.report)
+            if self.profile is not None and driver.report.steps and driver.bursts is None:
+                from dsl.runtime.programs import training_program
+                lacking = training_program("", driver.plan, self.compute, self.sizes()).lacking
+                self.profile.referred(driver.plan.span, driver.report.seconds, lacking)
 
     # ------------------------------------------------------------ showing
     def names(self) -> dict[Node, str]:

@@ -34,7 +34,8 @@ def describe(session: Session, name: str | None, view: str | None, form: Form = 
     symbol = session.elaborator.scope.get(name) if name is not None else None
     if name is not None and (symbol is None or symbol.value is None) and not (name == "train" and view in PROGRAM_VIEWS):
         near = did_you_mean(name, session.elaborator.scope)
-        raise error("E0301", f"no name `{name}`", help=f"did you mean `{near}`?" if near else None)
+        views = "`train` is shown with --kernels, --code or --cost" if name == "train" else None
+        raise error("E0301", f"no name `{name}`", help=views or (f"did you mean `{near}`?" if near else None))
     if view in PROGRAM_VIEWS:
         return in_programs(session, name, view, form)
     return whole(session, view) if symbol is None else one(session, symbol, view)

@@ -108,7 +108,7 @@ def test_set(lr, given, out):
 @pytest.mark.parametrize("given", ["a", "=5", "a=", "b=1", "a=x y", "a=1;print 2", "a=[1", "a=\x00", "é=1", "a=b", "a==1", "w=2"])
 def test_wrong_set(lr, given):
     done = lr("run", "--set", given, "-e", "let a = 1\nshared w = 1.0\nprint a")
-    assert done.exit_code in (1, 2) and done.stdout == "" and done.stderr
+    assert done.exit_code == 2 and done.stdout == "" and done.stderr
 
 
 def test_wrong_set_says_what_is_meant(lr):
@@ -231,9 +231,21 @@ def test_profile(lr):
     assert "the rest" in train and 99 < sum(shares) < 101
 
 
+SORTED = """shared w = [3.0, 1.0, 2.0]
+cost C = sum(sort(w)[1:] ** 2)
+minimize C wrt w using sgd(rate = 0.1)
+train 3 steps
+print sum(w)
+"""
+
+
 def test_profile_of_what_does_not_run_natively(lr):
     done = lr("run", "--profile", "--device", "numpy", "-e", "print 1 + 1")
     assert (done.exit_code, done.stdout) == (0, "2\n") and "nothing ran as native code" in done.stderr
+    done = lr("run", "-q", "--profile", "--device", "cpu", "-e", SORTED)
+    assert "line 4: train 3 steps (" in done.stderr and "`sort` has no loops" in done.stderr
+    done = lr("run", "-q", "--profile", "--device", "numpy", "-e", SORTED)
+    assert "line 4: train 3 steps (" in done.stderr and "device is `numpy`" in done.stderr
     done = lr("run", "--profile", "--device", "cpu", "-e", "print sum(ones(9))\nassert false")
     assert done.exit_code == 1 and "line 1: " in done.stderr and "E0706" in done.stderr
 
@@ -361,6 +373,11 @@ def test_shown_slices_mean_what_they_show(lr, slices):
         assert eval(length, dict(names)) == len(expected), line
         if text.count(":") == 1:
             assert formula == ("x" if text == ":" else f"x[{text}]")
+
+
+def test_show_of_train_says_which_views_it_has(lr):
+    done = lr("show", "-e", "shared w = 1.0\nupdate w <- w / 2\ntrain 2 steps", "train")
+    assert done.exit_code == 1 and "--kernels" in done.stderr
 
 
 def test_show_writes_no_python_of_ours(lr):

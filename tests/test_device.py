@@ -97,7 +97,7 @@ def message(text="let a = 1", **options):
     with pytest.raises(LrError) as caught:
         dsl.compile(text, **options)
     (found,) = caught.value.diagnostics
-    assert found.code == "E0802" and "--device cpu" in found.help
+    assert found.code == "E0802" and "device cpu" in found.help
     return found
 
 

@@ -53,7 +53,7 @@ def test_summaries(clock, unit, cost, note, text):
     assert stream.getvalue() == text + "\n"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.5, "0.50 s"), (7, "7.0 s"), (83, "83 s"), (185, "3 min 5 s"),
+@pytest.mark.parametrize(("seconds", "text"), [(4.2e-5, "0.04 ms"), (0.0034, "3.4 ms"), (0.0997, "0.10 s"), (0.023, "23 ms"), (0.5, "0.50 s"), (7, "7.0 s"), (83, "83 s"), (185, "3 min 5 s"),
                                                (7620, "2 h 7 min")])
 def test_durations(clock, seconds, text):
     progress = Progress(1, "epoch", io.StringIO())

@@ -25,6 +25,8 @@ class Profile:
     def __init__(self, threads: int | None) -> None:
         self.threads = threads
         self.programs: list[ProfiledProgram] = []
+        self.aside: list[str] = []
+        """What the reference ran, though it was asked for again and again."""
         self.launched = 0
         """Programs of a GPU, which are not measured."""
 
@@ -36,14 +38,20 @@ class Profile:
     def name(self, place: Span | None) -> None:
         """Where in the script the last program comes from."""
         if self.programs and place is not None:
-            self.programs[-1].title = f"line {place.line}: {place.text.partition(chr(10))[0].strip()}"
+            self.programs[-1].title = written_at(place)
+
+    def referred(self, place: Span, seconds: float, lacking: str) -> None:
+        """The `train` at this place was run by the reference, on `device numpy` or for an op `lacking` loops."""
+        reason = f"for `{lacking}` has no loops in this version" if lacking else "as the device is `numpy`"
+        self.aside.append(f"{written_at(place)} ({duration(seconds)})\n  not native code: the reference ran it, {reason}")
 
     def text(self) -> str:
         if self.launched:
             return "profile: programs that run on a GPU are not measured in this version\n"
         used = sorted((p for p in self.programs if p.calls), key=lambda p: -p.seconds)
         if not used:
-            return "profile: nothing ran as native code (small graphs that are run once do not, unless with `--device cpu`)\n"
+            once = "" if self.aside else " (small graphs that are run once do not, unless with `--device cpu`)"
+            return "\n\n".join([f"profile: nothing ran as native code{once}", *self.aside]) + "\n"
         from dsl.backends.llvm.profiled import copy_speed
         speed, threads = copy_speed(self.threads), used[0].threads
         lines = [f"profile: {counted(threads, 'thread')}; copying here: {speed / 1e9:.1f} GB/s, read and written (64 MiB, best of 5)"]
@@ -54,7 +62,13 @@ class Profile:
         if len(shown) < len(used):
             rest = sum(p.seconds for p in used[len(shown):])
             lines += ["", f"and {counted(len(used) - len(shown), 'program')} that took {duration(rest)} together"]
+        for what in self.aside:
+            lines += ["", what]
         return "\n".join(lines) + "\n"
+
+
+def written_at(place: Span) -> str:
+    return f"line {place.line}: {place.text.partition(chr(10))[0].strip().removesuffix(':')}"
 
 
 def rows(p: ProfiledProgram, speed: float) -> list[list[str]]:

@@ -189,7 +189,10 @@ def _rate(steps: int, seconds: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """`0.12 s`, `4.6 s`, `83 s`, `3 min 5 s`, `2 h 7 min`."""
+    """`0.31 ms`, `23 ms`, `0.12 s`, `4.6 s`, `83 s`, `3 min 5 s`, `2 h 7 min`."""
+    if seconds < 0.0995:
+        milli = seconds * 1e3
+        return f"{milli:.2f} ms" if milli < 0.995 else f"{milli:.1f} ms" if milli < 9.95 else f"{milli:.0f} ms"
     if seconds < 100:
         return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
