@@ -348,7 +348,8 @@ class Session:
             self.reports.append(driver.report)
             if self.profile is not None and driver.report.steps and driver.bursts is None:
                 from dsl.runtime.programs import training_program
-                lacking = training_program("", driver.plan, self.compute, self.sizes()).lacking
+                reference = self.compute.device() == "numpy"
+                lacking = "" if reference else training_program("", driver.plan, self.compute, self.sizes()).lacking
                 self.profile.referred(driver.plan.span, driver.report.seconds, lacking)
 
     # ------------------------------------------------------------ showing

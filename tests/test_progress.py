@@ -5,6 +5,7 @@ import io
 import os
 import re
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -53,7 +54,8 @@ def test_summaries(clock, unit, cost, note, text):
     assert stream.getvalue() == text + "\n"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(4.2e-5, "0.04 ms"), (0.0034, "3.4 ms"), (0.0997, "0.10 s"), (0.023, "23 ms"), (0.5, "0.50 s"), (7, "7.0 s"), (83, "83 s"), (185, "3 min 5 s"),
+@pytest.mark.parametrize(("seconds", "text"), [(4.2e-5, "0.04 ms"), (0.0034, "3.4 ms"), (0.023, "23 ms"), (0.0997, "0.10 s"),
+                                               (0.5, "0.50 s"), (7, "7.0 s"), (83, "83 s"), (185, "3 min 5 s"),
                                                (7620, "2 h 7 min")])
 def test_durations(clock, seconds, text):
     progress = Progress(1, "epoch", io.StringIO())
@@ -109,13 +111,10 @@ def on_terminal(action, monkeypatch, columns=80, encoding="utf-8", **environment
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w", encoding=encoding) as stream:
         action(stream)
-        stream.flush()
-        text = b""
-        while True:
-            part = os.read(ours, 4096)
+    text = b""
+    with suppress(OSError):                     # EIO when the closed end has been read out; before that a read may give only a part
+        while part := os.read(ours, 4096):
             text += part
-            if len(part) < 4096:
-                break
     os.close(ours)
     return text.decode(encoding)
 
