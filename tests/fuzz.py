@@ -108,7 +108,7 @@ class Everything:
 
 # ---------------------------------------------------------------- what errors of rounding do
 EXACT = frozenset(("const", "dim", "iota", "leaf", "sort", "max", "min", "cast", "spread", "alias", "stop_grad", "xmul"))
-POINTS = ("lgamma", "digamma", "polygamma")         # SciPy's lose digits near their zeros
+POINTS = ("lgamma", "digamma", "polygamma", "logaddexp", "logit")          # NumPy's and SciPy's lose digits near their zeros
 SUMS = ("sum_to", "scatter_add")                    # they move elements, and add up those that meet
 
 
