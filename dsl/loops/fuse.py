@@ -20,6 +20,8 @@ from dsl.machine.expr import replace as substituted
 
 LARGEST = 4000
 """Operations in one loop body; beyond that another loop is begun, as compilers take more than linear time."""
+MOST_TOTALS = 64
+"""Totals of one kernel, for the same reason."""
 TILE = 64
 """Rows that take turns together (see `stages`)."""
 WORTH_LANES = 60
@@ -64,6 +66,7 @@ def groups(tasks: Sequence[Task]) -> list[Group]:
     for task in tasks:
         earliest = 0
         reads = task.reads
+        cost = task.cost + (LARGEST // MOST_TOTALS if task.domain and task.domain[0].reduced else 0)
         place = {id(group): number for number, group in enumerate(found)}
         for buffer in reads:
             for group, writer in writers.get(buffer, ()):
@@ -76,12 +79,12 @@ def groups(tasks: Sequence[Task]) -> list[Group]:
                 earliest = max(earliest, place[id(group)] + bool(task.domain))
         length = task.domain[0].extent if task.domain else None
         mine = None if alone_in_loop(task) else \
-            next((g for g in found[earliest:] if g.extent == length and g.cost + task.cost <= LARGEST), None)
+            next((g for g in found[earliest:] if g.extent == length and g.cost + cost <= LARGEST), None)
         if mine is None:
             mine = Group(length, [])
             found.insert(earliest if length is None else len(found), mine)
         mine.tasks.append(task)
-        mine.cost += LARGEST if alone_in_loop(task) else task.cost
+        mine.cost += LARGEST if alone_in_loop(task) else cost
         for buffer in task.writes:
             writers.setdefault(buffer, []).append((mine, task))
         for buffer in reads:

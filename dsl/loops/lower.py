@@ -271,7 +271,7 @@ class Lowering:
         g, *indices = node.args
         attrs = dict(node.attrs)
         wide = node.dtype == "float32"
-        buffer = self.shop.buffer("float64" if wide else node.dtype, node.shape) if wide else self.target(node)
+        buffer = self.shop.buffer("float64", node.shape) if wide else self.target(node)
         rank = max((i.rank for i in indices), default=0)
         elements = self.elements()
         domain, index = self.axes(g.shape)

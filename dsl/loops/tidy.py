@@ -101,9 +101,19 @@ def mapped(body: ir.Block, change: Callable[[ir.Stmt], ir.Stmt | None]) -> ir.Bl
 def narrowed(body: ir.Block, scratch: set[Buffer]) -> tuple[ir.Block, list[Buffer]]:
     kernels = [s for s in ir.statements(body) if isinstance(s, ir.Kernel)]
     owners: dict[Buffer, list[ir.Kernel]] = {}
+    met_at: dict[Buffer, list[tuple[Expr, ...]]] = {}
     for kernel in kernels:
         for b in ir.buffers_of(kernel.body):
             owners.setdefault(b, []).append(kernel)
+        for s in ir.statements(kernel.body):
+            for e in walk(ir.expressions(s)):
+                if isinstance(e, Load):
+                    met_at.setdefault(e.buffer, []).append(e.index)
+            match s:
+                case ir.Store(buffer=b, index=index) | ir.Combine(target=Load(buffer=b, index=index)):
+                    met_at.setdefault(b, []).append(index)
+                case _:
+                    pass
     outside: dict[Buffer, None] = {}
     _outside(body, outside)
     private: dict[Buffer, Buffer] = {}
@@ -112,12 +122,8 @@ def narrowed(body: ir.Block, scratch: set[Buffer]) -> tuple[ir.Block, list[Buffe
         k = found[0]
         if b not in scratch or len(found) > 1 or b in outside or not b.rank or any(t.buffer is b for t in k.totals):
             continue
-        places = [e.index for s in ir.statements(k.body) for e in walk(ir.expressions(s)) if isinstance(e, Load) and e.buffer is b]
-        places += [s.index for s in ir.statements(k.body) if isinstance(s, ir.Store) and s.buffer is b]
-        places += [s.target.index for s in ir.statements(k.body)
-                   if isinstance(s, ir.Combine) and isinstance(s.target, Load) and s.target.buffer is b]
         row, rows = own_row(k)
-        if all(p[0] is row[0] for p in places):
+        if all(place[0] is row[0] for place in met_at[b]):
             private[b] = Buffer(b.name, b.dtype, (*rows, *b.shape[1:]), "private")
             place[b] = row[1:]
     if not private:
