@@ -21,9 +21,11 @@ from dsl.backends.llvm import cache as object_cache
 from dsl.backends.llvm.module import module_text
 from dsl.backends.llvm.native import NativeProgram
 from dsl.backends.llvm.plan import storages
+from dsl.errors import Source
 from dsl.ir.types import Dim, Size
 from dsl.loops.ir import Combine, Flag, If, Kernel, Let, Loop, Product, Program, Store, Total, While, Window
 from dsl.machine.expr import Buffer, const, extent, load, ref, select
+from dsl.show import describe
 from tests.loop_programs import CASES, agrees
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -386,6 +388,22 @@ def test_a_flag_does_not_keep_a_loop_from_vectors():
     body = (Flag(load(x, [i]) < 0), Store(y, (i,), load(x, [i]) + 1))
     program = Program("f", (x, y), (), (Kernel("k", "i", extent(n), body, (), Dim.of(1)),))
     assert re.search(r"fcmp olt <\d+ x float>", NativeProgram(program).optimised_ir)
+
+
+@pytest.mark.parametrize("precision, spelling", [("float64", "double"), ("float32", "float")])
+def test_rows_with_private_arrays_are_vector_code(precision, spelling):
+    """A mixture of three: each row of a kernel holds three densities, and reads three means and weights."""
+    def widest(text):
+        session = dsl.Session(device="cpu", precision=precision)
+        session.load(Source("rows.lr", text))
+        widths = re.findall(rf"= f(?:mul|add) <(\d+) x {spelling}>", describe(session, "C", "code", "llvm"))
+        return max(map(int, widths), default=1)
+    mixture = """vector x[n]
+shared m[3] = 0.5, w[3] = 0.1
+let r = sum(logsumexp(w - 0.5 * sqr(x[:, None] - m), axis = 1))
+let C = grad(r, m)"""
+    sums_are_wider = 2 if precision == "float32" else 1
+    assert widest(mixture) * sums_are_wider >= widest("vector x[n]\nlet C = sqr(x) + 1") > 1
 
 
 def test_no_flag_changes_the_arithmetic():

@@ -34,6 +34,26 @@ UNROLLED = 8
 """Turns up to which a loop of a fixed number of turns may be written out.  Longer ones would be before they are vectorised, and
 then the loop around would be, with its elements gathered from all over memory."""
 
+MANY = 1 << 20
+WRITTEN_OUT = 16
+"""Turns up to which nests of such loops are written out here.  LLVM would do so after it has moved what does not change out of the
+loop around, so that `m[j]` became a load in that loop, which then was not vectorised."""
+
+
+def standing(body: Block) -> int:
+    """How often the innermost statements stand there once the loops in a block are written out; much if they cannot be."""
+    most = 1
+    for s in body:
+        match s:
+            case Loop(_, extent, inside):
+                turns = known(extent)
+                most = max(most, (turns if turns is not None and turns <= UNROLLED else MANY) * standing(inside))
+            case Kernel() | Product() | While() | If():
+                return MANY
+            case _:
+                pass
+    return most
+
 
 def block(f: Function, body: Block) -> None:
     with f.scope():
@@ -65,6 +85,12 @@ def statement(f: Function, s: Stmt) -> None:
             end = f.value(extent)
             bits = f.bits_of(extent)
             turns = known(extent)
+            if turns is not None and turns <= UNROLLED and turns * standing(body) <= WRITTEN_OUT:
+                for turn in range(turns):
+                    with f.scope():
+                        f.names[index], f.bits[index] = Held("value", str(turn)), bits
+                        block(f, body)
+                return
             with f.counting("0", end, index, whole=turns is not None and turns > UNROLLED) as i:
                 f.names[index], f.bits[index] = Held("value", i), bits
                 f.repeated += 1
