@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -26,22 +27,35 @@ class Pool:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.free: list[Array] = []
+        self.returned: deque[Array] = deque()
 
     def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size < LARGE:
             return np.empty(shape, dtype)
         with self.lock:
+            self.sort_in()
             fits = [i for i, piece in enumerate(self.free) if size <= piece.nbytes <= 2 * size]
             piece = self.free.pop(min(fits, key=lambda i: self.free[i].nbytes)) if fits else None
         lease = _Lease(self, np.empty(size, np.uint8) if piece is None else piece, shape, np.dtype(dtype))
         return np.asarray(lease)
 
     def take_back(self, piece: Array) -> None:
-        with self.lock:
-            self.free.append(piece)
-            while sum(p.nbytes for p in self.free) > KEPT:
-                self.free.pop(0)
+        """May be called at any time, in the middle of `empty` too: whenever Python finds that nobody holds an array."""
+        if piece.nbytes <= KEPT:
+            self.returned.append(piece)
+            if self.lock.acquire(blocking=False):
+                try:
+                    self.sort_in()
+                finally:
+                    self.lock.release()
+
+    def sort_in(self) -> None:
+        """What came back is free; the oldest is let go if it is too much."""
+        while self.returned:
+            self.free.append(self.returned.popleft())
+        while sum([p.nbytes for p in self.free]) > KEPT:
+            self.free.pop(0)
 
 
 class _Lease:

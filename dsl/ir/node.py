@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -198,6 +199,8 @@ class Literal:
 
 
 _interned: WeakValueDictionary[tuple[Op, tuple[Node, ...], Attrs], Node] = WeakValueDictionary()
+_making = RLock()
+"""Two threads that make equal nodes at once get one object."""
 
 
 def make(op: Op, args: Iterable[Node] = (), attrs: Mapping[str, Any] | Attrs = ()) -> Node:
@@ -208,7 +211,10 @@ def make(op: Op, args: Iterable[Node] = (), attrs: Mapping[str, Any] | Attrs = (
     found = _interned.get(key)
     if found is None:
         node_type = op.infer(Shapes(), *[a.type for a in operands], **dict(pairs))
-        found = _interned[key] = Node(op, operands, pairs, node_type)
+        with _making:
+            found = _interned.get(key)
+            if found is None:
+                found = _interned[key] = Node(op, operands, pairs, node_type)
     return found
 
 

@@ -169,8 +169,8 @@ class _Walker:
                     self.block(inner, _entered(index, extent, around), tally, totals)
                 case ir.While(body=inner):
                     self.block(inner, replace(around, turning=True), tally if self.in_kernel else self.turn, totals)
-                case ir.If(body=inner, orelse=orelse):
-                    self.branches(inner, orelse, around, tally, totals)
+                case ir.If(body=inner, orelse=orelse, seldom=seldom):
+                    self.branches(() if seldom else inner, orelse, around, tally, totals)
                 case ir.Kernel():
                     self.kernel(s, around)
                 case ir.Product():

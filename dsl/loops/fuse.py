@@ -180,26 +180,45 @@ def loop(group: Group, shop: Shop, depth: int, known: dict[Expr, Expr]) -> list[
 
 def in_blocks(tasks: Sequence[Task], summed: set[Buffer], shop: Shop, depth: int, known: Mapping[Expr, Expr], index: str, length: Expr,
               size: int) -> tuple[str, Expr, ir.Block]:
-    """A loop over blocks of iterations, in each of which the sums of `summed` are added up in float32."""
+    """A loop over blocks of iterations, in each of which the sums of `summed` are added up in float32; and once more, in float64,
+    if one of them is not finite there: what overflows in float32 may be small in the end."""
     number, start, row = shop.name("block"), shop.name("start"), shop.name("row")
     parts: list[tuple[Ref, ir.Stmt]] = []
     inner: list[Task] = []
+    again: list[Task] = []
+    overflown: Expr = const(False, "bool")
     for t in tasks:
         if t.buffer in summed:
             assert t.target is not None
             part = ref(shop.name("part"), "float32")
             parts.append((part, ir.Combine(t.target, "add", part.to("float64"))))
+            again.append(replace(t, value=t.value.to("float64"), flags=()))
+            finite = (part - part).eq(0)
+            overflown = ~finite if len(parts) == 1 else overflown | ~finite
             t = replace(t, target=part)
         elif t.wide:
             t = replace(t, value=t.value.to(t.buffer.dtype))
         inner.append(t)
     body = block(inner, shop, depth + 1, known)
+    once_more = block(needed(again, tasks), shop, depth + 1, known)
     turns = apply("idiv", length + (size - 1), const(size, "int64"))
     return number, turns, (
         ir.Let(start, ref(number) * size),
         *(ir.Local(part.name, "float32", const(0, "float32")) for part, _ in parts),
         ir.Loop(row, minimum(length - ref(start), size), (ir.Let(index, ref(start) + ref(row)), *body)),
-        *(statement for _, statement in parts))
+        ir.If(overflown, (ir.Loop(row, minimum(length - ref(start), size), (ir.Let(index, ref(start) + ref(row)), *once_more)),),
+              tuple(statement for _, statement in parts), seldom=True))
+
+
+def needed(wanted: Sequence[Task], tasks: Sequence[Task]) -> list[Task]:
+    """The wanted tasks, after those of the others that they read: these store once more what they have stored."""
+    read = {b for t in wanted for b in t.reads}
+    before: list[Task] = []
+    for t in reversed(tasks):
+        if t.target is None and not t.alone and t.buffer in read:
+            before.append(replace(t, flags=()))
+            read |= t.reads
+    return [*reversed(before), *wanted]
 
 
 def stages(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -324,8 +343,8 @@ def rewritten(s: ir.Stmt, change: Mapping[Expr, Expr]) -> ir.Stmt:
         case ir.Store(buffer, index, value):
             *places, value = new(*index, value)
             return ir.Store(buffer, tuple(places), value)
-        case ir.If(condition, body, orelse):
-            return ir.If(new(condition)[0], body, orelse)
+        case ir.If(condition, body, orelse, seldom):
+            return ir.If(new(condition)[0], body, orelse, seldom)
         case ir.Window(buffer, base, start):
             return ir.Window(buffer, base, new(start)[0])
         case ir.Bind(size, value):

@@ -11,7 +11,7 @@ In: expressions (`dsl/machine/expr.py`).  Out: `Program`, which the code generat
                | Store(buffer, index, value)
                | Loop(index, extent, body)                 index = 0 … extent - 1, in order
                | While(condition, body)                    tested before each turn; `condition` reads Locals
-               | If(condition, body, orelse)
+               | If(condition, body, orelse, seldom)     `seldom`: the condition hardly ever holds
                | Kernel(name, index, extent, body, totals) a loop whose iterations may run in any order and on many threads
                | Window(buffer, base, start)               a window: rows of `base` from `start` on (one axis less: one row)
                | Bind(size, value)                         a size variable has this value, from here to the end of its block
@@ -103,6 +103,7 @@ class If:
     condition: Expr
     body: Block
     orelse: Block = ()
+    seldom: bool = False
 
 
 @entity

@@ -222,8 +222,8 @@ class _Printer:
                 return f"for {index} < {e[0]}"
             case While():
                 return f"while {e[0]}"
-            case If():
-                return f"if {e[0]}"
+            case If(seldom=seldom):
+                return f"if {e[0]}{'  seldom' if seldom else ''}"
             case Kernel(name, index, totals=totals, work=work):
                 added = "".join(f"  total {_total(t, unit)}" for t, unit in zip(totals, e[1:], strict=True))
                 return f"kernel {name} for {index} < {e[0]}{added}  work {dim_text(work)}"

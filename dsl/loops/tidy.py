@@ -85,8 +85,8 @@ def mapped(body: ir.Block, change: Callable[[ir.Stmt], ir.Stmt | None]) -> ir.Bl
                 s = ir.Loop(index, extent, mapped(inner, change))
             case ir.While(condition, inner):
                 s = ir.While(condition, mapped(inner, change))
-            case ir.If(condition, inner, orelse):
-                s = ir.If(condition, mapped(inner, change), mapped(orelse, change))
+            case ir.If(condition, inner, orelse, seldom):
+                s = ir.If(condition, mapped(inner, change), mapped(orelse, change), seldom)
             case ir.Kernel(name, index, extent, inner, totals, work):
                 s = ir.Kernel(name, index, extent, mapped(inner, change), totals, work)
             case _:
@@ -160,8 +160,8 @@ def narrowed(body: ir.Block, scratch: set[Buffer]) -> tuple[ir.Block, list[Buffe
                 return ir.Local(name, dtype, moved([start])[0])
             case ir.Loop(index_name, extent, inner):
                 return ir.Loop(index_name, moved([extent])[0], inner)
-            case ir.If(condition, inner, orelse):
-                return ir.If(moved([condition])[0], inner, orelse)
+            case ir.If(condition, inner, orelse, seldom):
+                return ir.If(moved([condition])[0], inner, orelse, seldom)
             case ir.Flag(condition):
                 return ir.Flag(moved([condition])[0])
             case _:

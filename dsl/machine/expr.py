@@ -16,7 +16,8 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from dsl.ir.types import ArrayType, Dim, DType, Shape, is_float
@@ -190,6 +191,17 @@ FOLDED = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "and": 
 UNITS = {"add": 0, "sub": 0, "mul": 1}
 """What an integer stays itself with."""
 _interned: WeakValueDictionary[Any, Any] = WeakValueDictionary()
+_making = RLock()
+E = TypeVar("E", bound=Expr)
+
+
+def _one(key: tuple[Any, ...], made: E) -> E:
+    """The expression of this key: what was made, unless another thread has made it meanwhile."""
+    with _making:
+        found: E | None = _interned.get(key)
+        if found is None:
+            _interned[key] = found = made
+    return found
 
 
 def const(value: bool | int | float, dtype: DType) -> Const:
@@ -205,10 +217,8 @@ def const(value: bool | int | float, dtype: DType) -> Const:
     else:
         half = 1 << (BITS[dtype] - 1)
         value = key = (int(value) + half) % (2 * half) - half
-    found = _interned.get((Const, key, dtype))
-    if found is None:
-        found = _interned[Const, key, dtype] = Const(value, dtype)
-    return found
+    found: Const | None = _interned.get((Const, key, dtype))
+    return _one((Const, key, dtype), Const(value, dtype)) if found is None else found
 
 
 def _round32(value: float) -> float:
@@ -219,10 +229,8 @@ def _round32(value: float) -> float:
 
 
 def ref(name: str, dtype: DType = "int64") -> Ref:
-    found = _interned.get((Ref, name, dtype))
-    if found is None:
-        found = _interned[Ref, name, dtype] = Ref(name, dtype)
-    return found
+    found: Ref | None = _interned.get((Ref, name, dtype))
+    return _one((Ref, name, dtype), Ref(name, dtype)) if found is None else found
 
 
 def extent(dim: Dim | int) -> Expr:
@@ -230,19 +238,15 @@ def extent(dim: Dim | int) -> Expr:
     dim = Dim.of(dim)
     if dim.known is not None:
         return const(dim.known, "int64")
-    found = _interned.get((Extent, dim))
-    if found is None:
-        found = _interned[Extent, dim] = Extent(dim)
-    return found
+    found: Expr | None = _interned.get((Extent, dim))
+    return _one((Extent, dim), Extent(dim)) if found is None else found
 
 
 def load(buffer: Buffer, index: Iterable[Expr] = ()) -> Load:
     places = tuple(index)
     assert len(places) == buffer.rank, (buffer, places)
-    found = _interned.get((Load, buffer, places))
-    if found is None:
-        found = _interned[Load, buffer, places] = Load(buffer, places)
-    return found
+    found: Load | None = _interned.get((Load, buffer, places))
+    return _one((Load, buffer, places), Load(buffer, places)) if found is None else found
 
 
 def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
@@ -258,10 +262,8 @@ def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
     if dtype is None:
         dtype = "bool" if op in COMPARISONS else args[1].dtype if op == "select" else args[0].dtype
     key = (Apply, op, args, dtype)
-    found = _interned.get(key)
-    if found is None:
-        found = _interned[key] = Apply(op, args, dtype)
-    return found
+    found: Expr | None = _interned.get(key)
+    return _one(key, Apply(op, args, dtype)) if found is None else found
 
 
 def as_expr(value: Any, dtype: DType) -> Expr:

@@ -55,8 +55,8 @@ def flattened(program: Program) -> Program:
                 return Loop(index, count, block(body))
             case While(condition, body):
                 return While(condition, block(body))
-            case If(condition, body, orelse):
-                return If(condition, block(body), block(orelse))
+            case If(condition, body, orelse, seldom):
+                return If(condition, block(body), block(orelse), seldom)
             case _:
                 return s
 
