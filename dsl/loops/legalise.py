@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dsl.ir.node import TABLE, Node, Op, Origins, make, topological
 from dsl.ir.types import ONE, ArrayType, Dim, DType, Shape, Shapes, is_float
 from dsl.ops.scalar import add, and_, cast_op, div, eq, exp, isfinite, isnan, log, mul, ne, not_, or_, select, sqr, sqrt, sub
-from dsl.ops.shape import concat, dim, flip, full, iota, reshape, slice_axis, transpose
+from dsl.ops.shape import concat, dim, flip, full, iota, reshape, slice_axis, take_along_last, transpose
 from dsl.ops.table import cast, constant
 
 Axes = tuple[int, ...]
@@ -264,12 +264,12 @@ FORMULAS: dict[str, Callable[..., Node]] = {
     "argmax": _position("max"), "argmin": _position("min"), "var": _var, "std": _std, "norm": _norm, "logsumexp": _logsumexp,
     "softmax": _softmax, "log_softmax": _log_softmax, "sum_to": _sum_to, "scatter_add": _scatter_add,
     "cumsum": _running("sum"), "cumprod": _running("prod"), "recurrence": _recurrence, "other_product": _other_product,
-    "alias": lambda x, name: x, "stop_grad": lambda x: x,
+    "sort": lambda x: take_along_last(x, TABLE["argsort"](x)), "alias": lambda x, name: x, "stop_grad": lambda x: x,
 }
 """How an op is written in those that have loops."""
 
 CORE = frozenset(("leaf", "const", "dim", "iota", "draw", "reshape", "transpose", "expand", "slice", "unslice", "concat", "gather",
-                  "matmul", "scatter_add", "reduce", "running", "mark_if", "spread", "scan", "iterate"))
+                  "matmul", "scatter_add", "reduce", "running", "mark_if", "spread", "argsort", "scan", "iterate"))
 
 
 def legalise(roots: Sequence[Node], origins: Origins | None = None) -> list[Node]:

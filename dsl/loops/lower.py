@@ -19,6 +19,7 @@ from dsl.loops import fuse, ir
 from dsl.loops.control import lower_loop, lower_permutation
 from dsl.loops.element import NOUGHT, Elements, Index, narrowed
 from dsl.loops.legalise import KINDS, unit
+from dsl.loops.order import lower_order
 from dsl.loops.task import Axis, Shop, Task
 from dsl.machine.expr import Buffer, Expr, Load, Ref, const, extent, load, ref, select, walk
 from dsl.ops.control import same_loop
@@ -33,9 +34,9 @@ SMALL_PRODUCT = 512
 """Multiplications up to which a product of known sizes is written as loops."""
 DEAR = {"draw": 60, "div": 4, "sqrt": 4, "floordiv": 4, "mod": 4, "gather": 2, "concat": 3, "unslice": 3, "reshape": 1, "cast": 1}
 FREE = frozenset(("leaf", "const", "dim", "iota", "expand", "transpose", "slice", "mark_if"))
-CHEAP = frozenset(("add", "sub", "mul", "neg", "abs", "sqr", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "where", "isnan", "isfinite",
-                   "maximum", "minimum", "clip", "floor", "ceil", "round", "sign"))
-TASKS = frozenset(("reduce", "running", "matmul", "scatter_add", "scan", "iterate"))
+CHEAP = frozenset(("add", "sub", "mul", "neg", "abs", "sqr", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "where", "isnan",
+                   "isfinite", "maximum", "minimum", "clip", "floor", "ceil", "round", "sign"))
+TASKS = frozenset(("reduce", "running", "matmul", "scatter_add", "argsort", "scan", "iterate"))
 
 
 class Lowering:
@@ -112,6 +113,8 @@ class Lowering:
                 self.matmul(node)
             case "scatter_add":
                 self.scatter(node)
+            case "argsort":
+                lower_order(self, node)
             case "draw":
                 lower_permutation(self, node)
             case _:
@@ -241,7 +244,8 @@ class Lowering:
             return
         inner = a.shape[-1]
         k = Axis(self.shop.name("_"), inner, True)
-        lead, rows, columns = node.shape[:node.rank - (a.rank > 1) - (b.rank > 1)], a.shape[-2:-1] if a.rank > 1 else (), b.shape[-1:] if b.rank > 1 else ()
+        lead = node.shape[:node.rank - (a.rank > 1) - (b.rank > 1)]
+        rows, columns = a.shape[-2:-1] if a.rank > 1 else (), b.shape[-1:] if b.rank > 1 else ()
         domain_lead, index_lead = self.axes(lead)
         domain_row, index_row = self.axes(rows)
         domain_column, index_column = self.axes(columns)
@@ -329,6 +333,8 @@ def spreads(user: Node, x: Node) -> bool:
 
 def operands_whole(node: Node) -> tuple[Node, ...]:
     """The operands that a task reads as arrays."""
+    if node.op.name == "argsort":
+        return node.args
     if node.op.name in ("scan", "iterate"):
         return tuple(a for a in node.args if not plain(a))
     return ()
