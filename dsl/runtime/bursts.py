@@ -116,6 +116,7 @@ class Bursts:
     def run(self, first: int, count: int, steps: int) -> tuple[int, bool]:
         """Up to `count` steps from step `first` of `steps` on: how many were made, and whether the next is bad."""
         driver, rows = self.driver, self.driver.rows
+        began = time.perf_counter()
         self.take_sums()
         epoch, place = divmod(first, rows.steps_an_epoch)
         schedules = [schedule_values(s, first, count, steps, rows.steps_an_epoch).astype(s.leaf.dtype) for s, _ in driver.schedules]
@@ -124,7 +125,6 @@ class Bursts:
         scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.made_before + first, self.key,
                    *self.ragged, *self.scalars]
         self.known["steps of a burst"] = count
-        began = time.perf_counter()
         self.native(arrays, scalars, self.known)
         seconds = time.perf_counter() - began
         made, bad = int(self.outcome[0]), bool(self.outcome[1])
