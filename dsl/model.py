@@ -340,12 +340,14 @@ class _Step:
         if len(lengths) > 1:
             raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step",
                         help="all rows of a step go together")
-        driver.rows.hold(given)
-        driver.rows.size = driver.rows.total
-        driver.steps_elsewhere = session.steps_before
-        driver.single()
-        session.steps_before += 1
-        costs = {n: float(v) for f in driver.functions for n, v in zip(f.watched, f.results) if n in self.costs}
+        with session.compute.training_lock:
+            driver.rows.hold(given)
+            driver.rows.size = driver.rows.total
+            driver.steps_elsewhere = session.steps_before
+            driver.single()
+            session.steps_before += 1
+            results = [(f, f.results) for f in driver.functions]
+        costs = {n: float(v) for f, found in results for n, v in zip(f.watched, found) if n in self.costs}
         return None if not costs else next(iter(costs.values())) if len(costs) == 1 else costs
 
 

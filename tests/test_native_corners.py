@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import math
+import signal
 import sys
 import threading
 import time
@@ -307,6 +308,40 @@ def test_the_pool_may_be_given_memory_back_while_it_looks_for_some():
     assert len(pool.free) == 1
 
 
+def test_too_little_memory_is_an_error_and_nothing_more():
+    m = dsl.compile("vector x[n]\nshared w = 1.0\nlet z = cumsum(outer(x, x) * w, axis = 0)\ncost C = mean(sqr(z)) + mean(z)\n"
+                    "grad g = C wrt w\nupdate w <- w - 0.1 * g\n", device="cpu")
+    m.train(steps=2, x=np.ones(3))
+    before = m["w"]
+    for use in (lambda x: m.train(steps=2, x=x), lambda x: m.step(x=x), lambda x: m.eval("z", x=x)):
+        with pytest.raises(dsl.LrError, match="E0710"):
+            use(np.ones(3_000_000))
+        assert m["w"] == before
+    m.train(steps=2, x=np.ones(4))
+    assert m["w"] != before and m.session.steps_before == 4
+
+
+def test_a_second_ctrl_c_in_a_burst(monkeypatch):
+    """The steps of the burst are counted, whatever is pressed while it runs."""
+    from dsl.runtime.bursts import Bursts
+    pace = Bursts.pace
+
+    def pressed(self, made, seconds):
+        pace(self, made, seconds)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    m = dsl.compile("shared a = 0.0\nupdate a <- a + 1\n", device="cpu")
+    m.train(steps=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Bursts, "pace", pressed)
+        with pytest.raises(dsl.Interrupted):
+            m.train(steps=10 ** 9)
+    steps = m.session.steps_before
+    assert m["a"] == steps > 3
+    m.train(steps=2)
+    assert m["a"] == steps + 2
+
+
 # ---------------------------------------------------------------- schedules
 def test_schedules_of_many_steps_at_once():
     def make(kind, *numbers, inner=None):
@@ -345,6 +380,43 @@ def test_equal_nodes_are_one_object_in_every_thread():
             assert all(a is b for other in found[1:] for a, b in zip(found[0], other, strict=True))
     finally:
         sys.setswitchinterval(before)
+
+
+def test_one_function_called_in_several_threads():
+    """With other sizes in each: results of other lengths once ended the process."""
+    m = dsl.compile("vector x[n]\nlet y = cumsum(x) * 2 + sum(x)", device="cpu")
+    function, wrong = m.function(["x"], "y"), []
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+
+    def work(length):
+        x = np.ones(length)
+        for _ in range(150):
+            if not np.array_equal(function(x), np.cumsum(x) * 2 + length):
+                wrong.append(length)
+    threads = [threading.Thread(target=work, args=(n,)) for n in (10, 1000, 100_000, 5)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    sys.setswitchinterval(before)
+    assert not wrong
+
+
+def test_one_model_trained_in_several_threads():
+    m = dsl.compile("vector x[n]\nshared a = 0.0, s = 0.0\nupdate a <- a + 1\nupdate s <- s + sum(x)", device="cpu")
+
+    def work(length):
+        x = np.ones(length)
+        for turn in range(40):
+            m.train(steps=2, x=x)
+            m.step(x=x)
+    threads = [threading.Thread(target=work, args=(n,)) for n in (10, 3000, 5)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert m["a"] == 3 * 40 * 3 and m["s"] == 40 * 3 * 3015
 
 
 def test_models_trained_in_several_threads():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +31,8 @@ class Runnable(Protocol):
 
 
 Compiler = Callable[[ir.Program], Runnable]
+Lengths = tuple[dict[str, int], list[tuple[int, ...]]]
+"""The sizes, and the shapes that results have then."""
 
 
 def llvm(made: ir.Program, threads: int | None = None) -> Runnable:
@@ -50,33 +53,33 @@ class NativeExecutable:
         self.program, self.leaves = program(roots)
         self.native = compiler(self.program)
         self.arrays = sum(1 for n in self.leaves if n.rank)
-        self.shapes: list[tuple[int, ...]] = []
-        self.sizes: dict[str, int] | None = None
+        self.lengths: Lengths | None = None
+        self.lock = Lock()
 
     @cached_property
     def reference(self) -> NumpyExecutable:
         return NumpyExecutable(self.roots)
 
-    def set_sizes(self, sizes: Mapping[str, int]) -> None:
+    def set_sizes(self, sizes: Mapping[str, int]) -> Lengths:
         """The lengths from now on; nothing is compiled."""
-        if sizes != self.sizes:
-            self.sizes = dict(sizes)
-            self.shapes = [tuple(max(0, d.evaluate(sizes) or 0) for d in root.shape) for root in self.roots]
+        lengths = self.lengths
+        if lengths is None or lengths[0] != sizes:
+            lengths = self.lengths = dict(sizes), [tuple(max(0, d.evaluate(sizes) or 0) for d in root.shape) for root in self.roots]
+        return lengths
 
     def __call__(self, values: Mapping[Node, Any], sizes: Mapping[str, int]) -> list[Any]:
         """The roots' values; `values` gives every leaf's."""
-        self.set_sizes(sizes)
-        return list(self.run([values[leaf] for leaf in self.leaves]))
+        return list(self.run([values[leaf] for leaf in self.leaves], sizes))
 
-    def run(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
-        """As a call, for leaf values in the order of `leaves`, sizes set before.  Raises `FaultAt`."""
-        assert self.sizes is not None
+    def run(self, leaves: Sequence[Any], sizes: Mapping[str, int]) -> tuple[Any, ...]:
+        """As a call, for leaf values in the order of `leaves`.  Several threads may do so at once.  Raises `FaultAt`."""
+        known, shapes = self.set_sizes(sizes)
         inputs = [np.ascontiguousarray(v) for v in leaves[:self.arrays]]
-        outputs = [POOL.empty(shape, root.dtype) for root, shape in zip(self.roots, self.shapes, strict=True)]
-        if self.native([*inputs, *outputs], leaves[self.arrays:], self.sizes):
+        outputs = [POOL.empty(shape, root.dtype) for root, shape in zip(self.roots, shapes, strict=True)]
+        if self.native([*inputs, *outputs], leaves[self.arrays:], known):
             by_leaf = dict(zip(self.leaves, leaves, strict=True))
-            self.reference.set_sizes(self.sizes)
-            with np.errstate(all="ignore"):
+            with self.lock, np.errstate(all="ignore"):
+                self.reference.set_sizes(known)
                 return self.reference.run([by_leaf[leaf] for leaf in self.reference.leaves])
         return tuple(y[()] for y in outputs)
 

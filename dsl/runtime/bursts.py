@@ -125,7 +125,10 @@ class Bursts:
         scalars = [place * rows.size, rows.size, rows.stop, rows.total, epoch, count, driver.made_before + first, self.key,
                    *self.ragged, *self.scalars]
         self.known["steps of a burst"] = count
-        self.native(arrays, scalars, self.known)
+        try:
+            self.native(arrays, scalars, self.known)
+        except MemoryError as problem:
+            raise driver.compute.explained(problem) from None
         seconds = time.perf_counter() - began
         made, bad = int(self.outcome[0]), bool(self.outcome[1])
         if made and not bad:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +68,7 @@ class Compute:
         self.reference, self.native = NumpyBackend(), NativeBackend(self.runnable)
         self.loops: dict[Any, tuple[TrainProgram, Runnable]] = {}
         self.compilations = 0
+        self.lock, self.training_lock = RLock(), RLock()         # threads that use one model take turns
         self.exact = self.stable = True
         self.check = False
 
@@ -124,14 +126,16 @@ class Compute:
         given = extra or {}
         values = [given[key] if key in given else self.lookup(leaf)
                   for key, leaf in zip(compiled.keys, compiled.executable.leaves, strict=True)]
-        compiled.executable.set_sizes(sizes)
-        with np.errstate(all="ignore"):
-            results = list(self.run(compiled, values))
+        results = list(self.run(compiled, values, sizes))
         return [np.array(v) for v in results] if again and isinstance(compiled.executable, NumpyExecutable) else results
 
-    def run(self, compiled: Compiled, values: Sequence[Any]) -> tuple[Any, ...]:
+    def run(self, compiled: Compiled, values: Sequence[Any], sizes: Mapping[str, int]) -> tuple[Any, ...]:
         try:
-            return compiled.executable.run(values)
+            if isinstance(compiled.executable, NativeExecutable):
+                return compiled.executable.run(values, sizes)
+            with self.lock, np.errstate(all="ignore"):           # the reference holds its sizes: one thread at a time
+                compiled.executable.set_sizes(sizes)
+                return compiled.executable.run(values)
         except (FaultAt, MemoryError) as problem:
             raise self.explained(problem) from None
 

@@ -75,15 +75,16 @@ class Report:
 
 
 class InterruptFlag:
-    """Turns Ctrl-C into a flag that is looked at between whole steps; a second one ends the step it meets."""
+    """Turns Ctrl-C into a flag that is looked at between whole steps; a second one ends the step it meets, but for those of a
+    burst (`in_burst`), which are counted only after it."""
 
-    raised = False
+    raised = in_burst = False
 
     def __enter__(self) -> InterruptFlag:
         self.active = threading.current_thread() is threading.main_thread()
         if self.active:
             def handler(number: int, frame: FrameType | None) -> None:
-                if self.raised:
+                if self.raised and not self.in_burst:
                     raise KeyboardInterrupt
                 self.raised = True
             self.before = signal.signal(signal.SIGINT, handler)
@@ -195,6 +196,10 @@ class Driver:
     # ------------------------------------------------------------ run
     def again(self, arrays: Sequence[Any], count: int) -> Report:
         """Another `train` of the same plan, over other arrays and for another count; all that was compiled serves again."""
+        with self.compute.training_lock:
+            return self._again(arrays, count)
+
+    def _again(self, arrays: Sequence[Any], count: int) -> Report:
         self.rows.hold(arrays)
         self.count, self.report = count, Report()
         self.published, self.best, self.waited = -1, None, 0
@@ -207,8 +212,9 @@ class Driver:
         return self.go()
 
     def run(self) -> Report:
-        self.prepare()
-        return self.go()
+        with self.compute.training_lock:
+            self.prepare()
+            return self.go()
 
     def go(self) -> Report:
         plan, report = self.plan, self.report
@@ -281,8 +287,10 @@ class Driver:
         """At least one and at most `count` whole steps."""
         report, rows = self.report, self.rows
         if self.bursts is not None:
+            flag.in_burst = True
             made, bad = self.bursts.run(report.steps, min(count, self.bursts.burst), steps)
             report.steps += made
+            flag.in_burst = False
             if not bad:
                 return
             self.keep()
