@@ -66,21 +66,22 @@ class Model:
         # A plan that reads nothing of the arrays but their ranks serves every later call of the same form.
         plain = until is None and not valid and not shuffle
         key = unit, batch, drop_last, str(of), tuple(sorted((n, v.ndim) for n, v in feeds.items()))
-        if plain and key in self._trainings:
-            return self._trainings[key](feeds, count)
         span = self._span(f"m.train({unit}={count})")
         condition = parse_expression(Source("until", as_text("`until`", until))) if until is not None else None
-        with self._tentative(), self._given(feeds, "") as over, self._given(as_mapping("valid", valid), "valid ") as held:
-            statement = ast.Train(
-                ast.Number(count, span=span), unit, tuple(over),
-                ast.Number(as_count("batch", batch), span=span) if batch is not None else None,
-                bool(drop_last), bool(shuffle), tuple(ast.Ident(g, span=span) for g in as_names("`of`", of if of is not None else [])),
-                condition, (ast.Valid(tuple(held), span=span),) if held else (), span=span)
-            driver = Driver(self.session, self._plan(statement))
-            report = self.session.trained(driver, driver.run)
-            if plain:
-                self._trainings[key] = _Training(self, driver)
-            return report
+        with self.session.compute.training_lock:
+            if plain and key in self._trainings:
+                return self._trainings[key](feeds, count)
+            with self._tentative(), self._given(feeds, "") as over, self._given(as_mapping("valid", valid), "valid ") as held:
+                statement = ast.Train(
+                    ast.Number(count, span=span), unit, tuple(over),
+                    ast.Number(as_count("batch", batch), span=span) if batch is not None else None,
+                    bool(drop_last), bool(shuffle), tuple(ast.Ident(g, span=span) for g in as_names("`of`", of if of is not None else [])),
+                    condition, (ast.Valid(tuple(held), span=span),) if held else (), span=span)
+                driver = Driver(self.session, self._plan(statement))
+                report = self.session.trained(driver, driver.run)
+                if plain:
+                    self._trainings[key] = _Training(self, driver)
+                return report
 
     def step(self, *, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> float | dict[str, float] | None:
         """One step of all ungrouped updates on these rows as one batch; returns the cost before it (Theano's function
@@ -90,7 +91,7 @@ class Model:
         arrays = {name: as_dtype(name, value, node.dtype) if isinstance(node := nodes[name], Node) else as_array(name, value)
                   for name, value in feeds.items()}
         key = tuple(sorted((n, a.ndim) for n, a in arrays.items()))
-        with self._tentative():
+        with self.session.compute.training_lock, self._tentative():
             if key not in self._steps:
                 self._steps[key] = _Step(self, arrays)
             return self._steps[key](arrays)
@@ -340,14 +341,12 @@ class _Step:
         if len(lengths) > 1:
             raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step",
                         help="all rows of a step go together")
-        with session.compute.training_lock:
-            driver.rows.hold(given)
-            driver.rows.size = driver.rows.total
-            driver.steps_elsewhere = session.steps_before
-            driver.single()
-            session.steps_before += 1
-            results = [(f, f.results) for f in driver.functions]
-        costs = {n: float(v) for f, found in results for n, v in zip(f.watched, found) if n in self.costs}
+        driver.rows.hold(given)
+        driver.rows.size = driver.rows.total
+        driver.steps_elsewhere = session.steps_before
+        driver.single()
+        session.steps_before += 1
+        costs = {n: float(v) for f in driver.functions for n, v in zip(f.watched, f.results) if n in self.costs}
         return None if not costs else next(iter(costs.values())) if len(costs) == 1 else costs
 
 

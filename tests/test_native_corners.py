@@ -408,7 +408,7 @@ def test_one_model_trained_in_several_threads():
 
     def work(length):
         x = np.ones(length)
-        for turn in range(40):
+        for _ in range(40):
             m.train(steps=2, x=x)
             m.step(x=x)
     threads = [threading.Thread(target=work, args=(n,)) for n in (10, 3000, 5)]
@@ -416,7 +416,7 @@ def test_one_model_trained_in_several_threads():
         t.start()
     for t in threads:
         t.join()
-    assert m["a"] == 3 * 40 * 3 and m["s"] == 40 * 3 * 3015
+    assert m["a"] == 3 * 40 * (2 + 1) and m["s"] == 40 * (2 + 1) * 3015
 
 
 def test_models_trained_in_several_threads():

@@ -196,10 +196,6 @@ class Driver:
     # ------------------------------------------------------------ run
     def again(self, arrays: Sequence[Any], count: int) -> Report:
         """Another `train` of the same plan, over other arrays and for another count; all that was compiled serves again."""
-        with self.compute.training_lock:
-            return self._again(arrays, count)
-
-    def _again(self, arrays: Sequence[Any], count: int) -> Report:
         self.rows.hold(arrays)
         self.count, self.report = count, Report()
         self.published, self.best, self.waited = -1, None, 0
