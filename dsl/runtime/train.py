@@ -449,7 +449,7 @@ class Driver:
             self.published = self.report.steps
             self.seen = self.means()
             if self.held_out is not None:
-                values = self.state.compute.values(self.valid_nodes, self.held_out.sizes, self.held_out.given)
+                values = self.state.compute.values(self.valid_nodes, self.held_out.sizes, self.held_out.given, again=True)
                 self.report.valid = {n: float(v) for n, v in zip(self.plan.watched, values, strict=True)}
                 self.length = 0
                 self.seen = self.report.valid
