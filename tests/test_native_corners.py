@@ -94,6 +94,14 @@ def test_places_met_twice(monkeypatch):
     same("vector x[n]\nint vector u[m]\nmatrix A[n, k]", given, asked, watched=monkeypatch)
 
 
+def test_parts_side_by_side(monkeypatch):
+    given = {"x": rng.normal(size=4), "y": rng.normal(size=2), "A": rng.normal(size=(3, 2)), "B": rng.normal(size=(3, 3))}
+    text = "vector x[n], y[m]\nmatrix A[k, 2], B[k, 3]\nlet D = concat((A * 2, B, A), axis = 1)\nlet z = stack((x[0] * 2, sum(x), y[0], sum(y), 3.0))\nlet c = concat((x, z, y))\n" \
+        "let e = concat(([1.0][:0], [2.0][:0]))\n"
+    same(text, given, ["z[0]", "z[-1]", "c", "c[-1]", "D[:, 4] * D[:, 0]", "D[1, 5]", "D.T[3]", "sum(sqr(D[:, 1:4]), axis = 1)", "grad(sum(D[:, 2] ** 2 * D[:, 0]), A)",
+                       "grad(sum(sqr(z)), x)", "grad(sum(D[:, 2] ** 2 * D[:, 6]), B)", "e", "sum(where(x > 0, sum(e), 1))", "concat((z, z[:2]))[6]"], watched=monkeypatch)
+
+
 # ---------------------------------------------------------------- numbers
 def test_sums_of_nothing_but_minus_zero():
     total = values("vector x[n]", {"x": np.array([-0.0, -0.0, 0.0, -0.0])}, ["1 / cumsum(x)", "1 / cumsum(x[::-1])"])
@@ -340,6 +348,15 @@ def test_a_second_ctrl_c_in_a_burst(monkeypatch):
     assert m["a"] == steps > 3
     m.train(steps=2)
     assert m["a"] == steps + 2
+
+
+def test_compiled_graphs_do_not_pile_up(monkeypatch):
+    monkeypatch.setattr("dsl.runtime.compute.KEPT", 20)
+    m = dsl.compile("vector x[n]\nlet y = sum(x)", device="cpu")
+    function = m.function(["x"], "y * 0.25")
+    for i in range(60):
+        assert m.eval(f"y * {i}.5", x=np.ones(4)) == 4 * (i + 0.5) and function(np.ones(4)) == 1
+    assert len(m.session.compute.cache) == 20
 
 
 # ---------------------------------------------------------------- schedules

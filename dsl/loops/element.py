@@ -13,7 +13,7 @@ from dsl.ir.node import Node, make
 from dsl.ir.types import ONE, ZERO, Dim, Shape
 from dsl.loops.legalise import NotNative, counts_rows
 from dsl.machine import philox
-from dsl.machine.expr import Expr, apply, const, extent, minimum, select
+from dsl.machine.expr import Const, Expr, apply, const, extent, minimum, select
 from dsl.ops.leaves import is_leaf
 from dsl.ops.shape import FILL
 
@@ -140,8 +140,16 @@ class Elements:
         result: Expr | None = None
         start: Dim = ZERO
         for x in node.args:
-            low, length = extent(start), x.shape[axis]
+            length = x.shape[axis]
             here = list(index)
+            if isinstance(place, Const) and start.known is not None and length.known is not None:     # it is known which part it is in
+                if start.known <= place.value < start.known + length.known:
+                    here[axis] = const(place.value - start.known, "int64")
+                    return self(x, tuple(here))
+                if x is not node.args[-1]:
+                    start = start + length
+                    continue
+            low = extent(start)
             inside = (place >= low) & (place < extent(start + length))
             here[axis] = select(inside, place - low, NOUGHT)
             value = self.perhaps(x, tuple(here), [axis + node.rank])

@@ -55,6 +55,10 @@ MANY = 300_000
 """Elements of a graph from which on compiling it pays even if it is run once."""
 
 
+KEPT = 500
+"""Graphs that stay compiled, those used last."""
+
+
 class Compute:
     """Compiles and runs graphs; `lookup` gives the value of a leaf, `device` where they run.
 
@@ -82,8 +86,12 @@ class Compute:
 
     def compile(self, roots: Sequence[Node], native: bool = False) -> Compiled:
         key = native, tuple(roots)
-        found = self.cache.get(key)
-        if found is None:
+        found = self.cache.pop(key, None)
+        if found is not None:
+            self.cache[key] = found                              # the latest stand last
+        else:
+            while len(self.cache) >= KEPT:
+                self.cache.pop(next(iter(self.cache)), None)
             self.compilations += 1
             before = self.cache.get((not native, key[1]))
             ready = before.ready if before else prepare(roots, Options(self.exact, self.stable, self.check, None, self.origins))
