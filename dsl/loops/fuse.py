@@ -327,7 +327,7 @@ def trivial(e: Apply) -> bool:
 def rewritten(s: ir.Stmt, change: Mapping[Expr, Expr]) -> ir.Stmt:
     """A statement with parts of its own expressions replaced; what is inside its blocks stays."""
     def new(*roots: Expr) -> list[Expr]:
-        return substituted(roots, dict(change))
+        return substituted(roots, change)
     match s:
         case ir.Let(name, value):
             return ir.Let(name, new(value)[0])

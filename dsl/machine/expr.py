@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from threading import RLock
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -311,8 +311,9 @@ def parts(e: Expr) -> tuple[Expr, ...]:
             return ()
 
 
-def walk(roots: Iterable[Expr]) -> list[Expr]:
-    """Every expression the roots are made of, once, parts before wholes, without recursion."""
+def walk(roots: Iterable[Expr], known: Container[Expr] = ()) -> list[Expr]:
+    """Every expression the roots are made of, once, parts before wholes, without recursion; but not what is `known`, nor what only
+    that is made of."""
     order: list[Expr] = []
     seen: set[Expr] = set()
     stack: list[Expr | None] = [*roots]
@@ -322,7 +323,7 @@ def walk(roots: Iterable[Expr]) -> list[Expr]:
         e = stack.pop()
         if e is None:
             order.append(open_.pop())
-        elif e not in seen:
+        elif e not in seen and e not in known:
             seen.add(e)
             inner = e.args if type(e) is Apply else e.index if type(e) is Load else ()
             if inner:
@@ -334,17 +335,18 @@ def walk(roots: Iterable[Expr]) -> list[Expr]:
     return order
 
 
-def replace(roots: Sequence[Expr], change: dict[Expr, Expr]) -> list[Expr]:
+def replace(roots: Sequence[Expr], change: Mapping[Expr, Expr]) -> list[Expr]:
     """The expressions with parts replaced."""
-    done: dict[Expr, Expr] = dict(change)
-    for e in walk(roots):
-        if e in done:
-            continue
+    done: dict[Expr, Expr] = {}
+
+    def new(e: Expr) -> Expr:
+        return change[e] if e in change else done[e]
+    for e in walk(roots, change):
         match e:
             case Apply(op, args, dtype):
-                done[e] = apply(op, *[done[a] for a in args], dtype=dtype)
+                done[e] = apply(op, *[new(a) for a in args], dtype=dtype)
             case Load(buffer, index):
-                done[e] = load(buffer, [done[i] for i in index])
+                done[e] = load(buffer, [new(i) for i in index])
             case _:
                 done[e] = e
-    return [done[r] for r in roots]
+    return [new(r) for r in roots]
