@@ -18,8 +18,8 @@ from dsl.ir.types import DType, is_float
 from dsl.loops.ir import Product
 
 SMALL = 128                             # multiplications up to which plain loops are faster than a call of the library
-TILE = 1_048_576                        # the least multiplications of a tile
-LEAST = 96                              # its least rows or columns: the library packs an operand anew for every tile
+TILE = 8_388_608                        # the least multiplications of a tile
+LEAST = 256                              # its least rows or columns: the library packs an operand anew for every tile
 BAND = 32                               # they are a multiple of this
 LIBRARY: dict[DType, int] = {"float32": SGEMM, "float64": DGEMM}
 
@@ -109,6 +109,8 @@ def _decide(module: Module, name: str) -> str:
     tiles = f.emit(f"call i64 @llvm.smin.i64(i64 {wanted}, i64 {bands})")
     tiles = f.emit(f"call i64 @llvm.smin.i64(i64 {tiles}, i64 64)")
     tiles = f.emit(f"call i64 @llvm.smax.i64(i64 {tiles}, i64 1)")
+    zeros = f.emit(f"call i64 @llvm.ctlz.i64(i64 {tiles}, i1 true)")
+    tiles = f.emit(f"lshr i64 {-(1 << 63)}, {zeros}")                 # a power of two, so that threads have equal shares
     up = f.emit(f"add i64 {edge}, {tiles}")
     exact = f.emit(f"sdiv i64 {f.emit(f'sub i64 {up}, 1')}, {tiles}")
     rounded = f.emit(f"and i64 {f.emit(f'add i64 {exact}, {BAND - 1}')}, {-BAND}")
