@@ -22,7 +22,7 @@ from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim, Size
 from dsl.ops.leaves import is_leaf, leaf, leaf_name
 from dsl.runtime.arguments import as_array, as_count, as_dtype, as_inputs, as_mapping, as_names, as_text
-from dsl.runtime.compute import solve_sizes
+from dsl.runtime.compute import LeafKey, solve_sizes
 from dsl.runtime.train import Driver, Report
 from dsl.session import Session
 from dsl.syntax import ast, program
@@ -240,38 +240,43 @@ class _Callable:
                 raise error("E0301", f"`{text}` uses a name whose statement is in error") from None
             self.outputs.append(elaborator.as_node(value, expr))
         self.plans: dict[tuple[bool, ...], list[Node]] = {}
+        self.forms = [(leaf_name(n), leaf_key(n), ("value", f"rows of {leaf_name(n)}", 0), n.rank, n.dtype) for n in self.inputs]
+        self.bound: tuple[Any, Mapping[str, int], dict[str, int]] | None = None
+        """The shapes last given, the sizes known before, and those then known."""
 
     def __call__(self, *arrays: ArrayLike) -> Any:
         if len(arrays) != len(self.inputs):
             raise error("E0902", f"{counted(len(self.inputs), 'array')} needed, not {len(arrays)}",
                         help=", ".join(leaf_name(n) for n in self.inputs))
         session = self.model.session
-        given = []
-        for node, value in zip(self.inputs, arrays, strict=True):
-            array = as_dtype(leaf_name(node), value, node.dtype)
-            if array.ndim not in (node.rank, node.rank + 1):
-                raise error("E0210", f"`{leaf_name(node)}` has {node.rank} axes; the array given has {array.ndim}",
+        extra: dict[LeafKey, Any] = {}
+        shapes: list[tuple[int, ...]] = []
+        rows: int | None = None
+        for (name, key, rows_key, rank, dtype), value in zip(self.forms, arrays, strict=True):
+            array = as_dtype(name, value, dtype)
+            shapes.append(array.shape)
+            if array.ndim == rank:
+                extra[key] = array[()]
+            elif array.ndim != rank + 1:
+                raise error("E0210", f"`{name}` has {rank} axes; the array given has {array.ndim}",
                             help="give as many axes, or one more to take it row by row")
-            given.append(array[()])
-        flags = tuple(np.ndim(a) > n.rank for a, n in zip(given, self.inputs, strict=True))
+            elif rows is not None and rows != array.shape[0]:
+                raise error("E0211", f"`{name}` has {array.shape[0]} rows; the arrays before have {rows}",
+                            help="arrays taken row by row have one length")
+            else:
+                rows = array.shape[0]
+                extra[rows_key] = array
+        flags = tuple([len(shape) > form[3] for shape, form in zip(shapes, self.forms, strict=True)])
         if flags not in self.plans:
             self.plans[flags] = self._plan(flags)
-        pairs, extra, rows = [], {}, None
-        for node, array, mapped in zip(self.inputs, given, flags, strict=True):
-            if mapped:
-                if rows is not None and rows != array.shape[0]:
-                    raise error("E0211", f"`{leaf_name(node)}` has {array.shape[0]} rows; the arrays before have {rows}",
-                                help="arrays taken row by row have one length")
-                rows = array.shape[0]
-                extra["value", f"rows of {leaf_name(node)}", 0] = array
-                pairs.append((node, array.shape[1:]))
-            else:
-                extra[leaf_key(node)] = array
-                pairs.append((node, np.shape(array)))
-        sizes = solve_sizes(pairs, session.sizes())
-        self._fix_model_dims(sizes)
-        session.allocate()
-        values = session.compute.values(self.plans[flags], {**sizes, **({"rows": rows} if rows is not None else {})}, extra, again=True)
+        known, bound = session.sizes(), self.bound
+        if bound is None or bound[0] != shapes or bound[1] != known:
+            pairs = [(n, shape[1:] if mapped else shape) for n, shape, mapped in zip(self.inputs, shapes, flags, strict=True)]
+            sizes = {**solve_sizes(pairs, known), **({"rows": rows} if rows is not None else {})}
+            self._fix_model_dims(sizes)
+            session.allocate()
+            bound = self.bound = shapes, session.sizes(), sizes
+        values = session.compute.values(self.plans[flags], bound[2], extra, again=True)
         copies = tuple(map(np.asarray, values))
         return copies[0] if self.single else copies
 

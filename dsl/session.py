@@ -333,7 +333,9 @@ class Session:
     # ------------------------------------------------------------ training
     def progress(self, total: int, unit: str) -> Progress:
         """A reporter for one `train`; it goes nowhere in a quiet session."""
-        return Progress(total, unit.removesuffix("s"), io.StringIO() if self.quiet else self.stderr)
+        if self.quiet:
+            return Progress(total, unit.removesuffix("s"), io.StringIO(), interactive=False, quiet=True)
+        return Progress(total, unit.removesuffix("s"), self.stderr)
 
     def train(self, plan: program.Train) -> Report:
         driver = Driver(self, plan)

@@ -33,6 +33,8 @@ def as_array(name: str, value: Any) -> Array:
 
 def as_dtype(name: str, value: Any, dtype: str) -> Array:
     """The value as an array of this dtype; integers must hold it exactly."""
+    if type(value) is np.ndarray and value.dtype == dtype and value.flags.c_contiguous:
+        return value
     array = as_array(name, value)
     if dtype == "bool":
         return np.asarray(array != 0)

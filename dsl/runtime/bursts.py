@@ -84,6 +84,12 @@ class Bursts:
         estimate = max(1, operations(self.made.program, self.sizes(driver.rows)))
         self.burst = max(1, min(FIRST // estimate, 1 << 20)) if compute.device() != "cuda" else FIRST_LAUNCHED
         self.feeds = feeds
+        names = {key: i for i, key in enumerate(driver.targets)}
+        self.places = [names[leaf_key(n)] for n in self.made.state]
+        self.fixed_arrays = [leaf_key(n) for n in self.made.fixed_arrays]
+        self.fixed_scalars = [leaf_key(n) for n in self.made.fixed_scalars]
+        self.fixed: list[Any] = []
+        self.scalars: list[Any] = []
 
     def sizes(self, rows: Rows) -> dict[str, int]:
         length = min(rows.size, rows.total)
@@ -92,15 +98,13 @@ class Bursts:
     def fill(self) -> None:
         """The state, the data and whatever else does not change, as the driver has them now."""
         driver, rows = self.driver, self.driver.rows
-        names = {key: i for i, key in enumerate(driver.targets)}
-        self.places = [names[leaf_key(n)] for n in self.made.state]
         self.state = [np.array(driver.current[p], dtype=n.dtype, order="C") for p, n in zip(self.places, self.made.state, strict=True)]
         keep: Callable[[Any], Any] = getattr(self.native, "keep", lambda array: array)          # where the program runs
         self.data = [keep(np.ascontiguousarray(rows.arrays[i], dtype=n.dtype)) for i, n in zip(self.used, self.feeds.rows, strict=True)]
-        values: dict[Any, Any] = {leaf_key(n): v for f in driver.functions for n, v in zip(f.others.values(), f.rest, strict=True)}
-        known = {**driver.values, **values}
-        self.fixed = [keep(np.ascontiguousarray(known[leaf_key(n)])) for n in self.made.fixed_arrays]
-        self.scalars = [known[leaf_key(n)] for n in self.made.fixed_scalars]
+        if self.fixed_arrays or self.fixed_scalars:
+            known = {**driver.values, **{k: v for f in driver.functions for k, v in zip(f.others, f.rest, strict=True)}}
+            self.fixed = [keep(np.ascontiguousarray(known[key])) for key in self.fixed_arrays]
+            self.scalars = [known[key] for key in self.fixed_scalars]
         self.known = self.sizes(rows)
         short = rows.stop % rows.size or rows.size
         sizes = (rows.sizes(min(rows.size, rows.total)), rows.sizes(short)) if self.feeds.ragged else ({}, {})

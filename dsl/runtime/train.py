@@ -158,6 +158,7 @@ class Driver:
         if state.compute.device() != "numpy":
             with suppress(NotNative):                # an op without loops: the reference makes the steps
                 self.bursts = Bursts(self)
+        self.epoch_values = [(name, leaf_key(epoch_leaf(name, node)), np.dtype(node.dtype).type) for name, node in plan.watched.items()]
         self.reported = [n for f in self.functions for n in f.watched[:f.costs]]
         self.weight = 0.0
         self.every = [(e, int(state.array(e.count))) for e in plan.every]
@@ -453,8 +454,8 @@ class Driver:
                 self.report.valid = {n: float(v) for n, v in zip(self.plan.watched, values, strict=True)}
                 self.length = 0
                 self.seen = self.report.valid
-            for name, node in self.plan.watched.items():
-                self.state.values[leaf_key(epoch_leaf(name, node))] = np.dtype(node.dtype).type(self.seen[name])
+            for name, key, dtype in self.epoch_values:
+                self.state.values[key] = dtype(self.seen[name])
         return self.seen
 
 

@@ -19,7 +19,7 @@ from dsl.loops.ir import Product
 
 SMALL = 128                             # multiplications up to which plain loops are faster than a call of the library
 TILE = 8_388_608                        # the least multiplications of a tile
-LEAST = 256                              # its least rows or columns: the library packs an operand anew for every tile
+LEAST = 256                             # its least rows or columns: the library packs an operand anew for every tile
 BAND = 32                               # they are a multiple of this
 LIBRARY: dict[DType, int] = {"float32": SGEMM, "float64": DGEMM}
 
