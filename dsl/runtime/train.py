@@ -222,18 +222,20 @@ class Driver:
         if self.bursts is not None:
             self.bursts.fill()
         self.progress = progress = self.state.progress(self.count, plan.unit)
-        began = time.perf_counter()
         failed = True
         try:
             with InterruptFlag() as flag, np.errstate(all="ignore"):
-                self.loop(steps, by_epoch, flag)
+                began = time.perf_counter()
+                try:
+                    self.loop(steps, by_epoch, flag)
+                finally:
+                    report.seconds = time.perf_counter() - began
             failed = False
         except KeyboardInterrupt:
             raise self.interrupted() from None
         finally:
             self.keep()
             report.epochs = report.steps // self.rows.steps_an_epoch
-            report.seconds = time.perf_counter() - began
             if self.log:
                 self.log.close()
             progress.close(report.epochs if by_epoch else report.steps, report.steps, report.costs or None,
