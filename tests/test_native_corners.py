@@ -454,3 +454,12 @@ def test_models_trained_in_several_threads():
     for t in threads:
         t.join()
     assert not problems and len(results) == 3 and len(set(results.values())) == 1
+
+
+def test_what_is_sorted_may_be_a_reduction():
+    """The mean of rows has no array of its own until something asks for it as a whole."""
+    source = "precision float32; matrix X[n, d]; let s = sort(mean(X, axis = 1)); let a = argsort(-sum(X, axis = 0)); let t = sort(X @ X[0])"
+    x = np.random.default_rng(5).normal(size=(6, 4)).astype(np.float32)
+    native, reference = (dsl.compile(source, device=device).function(["X"], ["s", "a", "t"])(x) for device in ("cpu", "numpy"))
+    for got, wanted in zip(native, reference, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)

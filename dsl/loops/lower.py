@@ -103,6 +103,14 @@ class Lowering:
             return self.whole_leaf(node)
         return None
 
+    def held(self, node: Node) -> Buffer:
+        """The same, made if there is none."""
+        found = self.whole(node)
+        if found is None:
+            self.keep(node)
+            found = self.buffers[node]
+        return found
+
     def compute(self, node: Node) -> None:
         match node.op.name:
             case "reduce":
@@ -267,8 +275,7 @@ class Lowering:
             base = self.whole(x.args[0])
             if base is not None:
                 return base, True
-        self.keep(x)
-        return self.buffers[x], False
+        return self.held(x), False
 
     def scatter(self, node: Node) -> None:
         """Zeros, then every element added in the order of the indices: duplicates accumulate in one order."""

@@ -16,8 +16,7 @@ from dsl.machine.expr import Expr, apply, const, extent, load, minimum, ref, sel
 def lower_order(outer: Outer, node: Node) -> None:
     """The order of every row of an array that is stored."""
     (x,) = node.args
-    source = outer.whole(x)
-    assert source is not None, x
+    source = outer.held(x)
     shop, out = outer.shop, outer.target(node)
     *lead, length = x.shape
     here = [shop.name("at") for _ in lead]
