@@ -1,12 +1,14 @@
 """Random programs as models: a part of their inputs is trained on mapped rows, natively and by the reference.
 
 `compare_training(seed)` says what became of one.  Where a program is smooth the reference itself shows how far states may be
-apart: it trains again from a state and data that are off in the last places.
+apart: it trains again from a state and data that are off in the last places, by functions that are.
 """
 # ruff: noqa: E501  (a table a line)
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from wide_programs import generate
 
 import dsl
 from dsl.errors import LrError
+from dsl.ir.node import TABLE
 
 ROWS = 7
 WORDS: list[dict[str, Any]] = [{}, {"shuffle": True}, {"batch": 3}, {"batch": 3, "shuffle": True}, {"batch": 4, "drop_last": True}, {"batch": 7}]
@@ -82,7 +85,8 @@ def compare_training(seed: int) -> str:
     moved = {name: np.zeros(np.shape(wanted[1][name])) for name in shared}
     for _ in range(RANDOM_CHANGES):
         near = {n: x * (1 + 2e-16 * changes.choice([-1, 0, 1], x.shape)) if x.dtype.kind == "f" else x for n, x in data.items()}
-        other = trained(text, "numpy", seed, near, words, shared, changes)
+        with functions_off(changes):
+            other = trained(text, "numpy", seed, near, words, shared, changes)
         assert other is not None
         if other[0] != wanted[0]:
             return "stopped"
@@ -93,6 +97,26 @@ def compare_training(seed: int) -> str:
         if not np.allclose(a, b, rtol=0, atol=FACTOR * scale, equal_nan=True):
             raise Unlike(f"{words}\n{text}\n{name} is {a}\nnot {b}\nwhich moves by {moved[name]}")
     return "trained" if wanted[0] == "" else "stopped"
+
+
+@contextmanager
+def functions_off(rng: np.random.Generator) -> Iterator[None]:
+    """The reference's functions each a little off, as far as those of another backend may be: 1 - tanh(x)² near its ends is
+    made of little else."""
+    rows = {op: op.numpy for op in TABLE.values() if op.numpy is not None and op.ulp is not None and max(op.ulp) > 0.5}
+
+    def off(meaning: Any, units: float) -> Any:
+        def run(*args: Any, **attrs: Any) -> Any:
+            y = np.asarray(meaning(*args, **attrs))
+            return np.where(np.isfinite(y), y * (1 + units * np.finfo(y.dtype).eps * rng.uniform(-1, 1, y.shape)).astype(y.dtype), y)[()]
+        return run
+    try:
+        for op, meaning in rows.items():
+            op.numpy = off(meaning, 2 * max(op.ulp))
+        yield
+    finally:
+        for op, meaning in rows.items():
+            op.numpy = meaning
 
 
 def trained(text: str, device: str, seed: int, data: dict[str, np.ndarray], words: dict[str, Any], shared: list[str],
