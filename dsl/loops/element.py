@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dsl.ir.node import Node, make
+from dsl.ir.node import Node
 from dsl.ir.types import ONE, ZERO, Dim, Shape
 from dsl.loops.legalise import NotNative, counts_rows
 from dsl.machine import philox
@@ -172,26 +172,32 @@ class Elements:
                 places.append(i)
                 continue
             doubtful.append(axis)
+            place, _, bad = counted(i, n, fill)
             if fill:
                 skipped = i.eq(FILL)
                 dead = skipped if dead is const(False, "bool") else dead | skipped
-                i = select(skipped, NOUGHT, i)
-            bad = (i < -n) | (i >= n)
-            self.flag(bad & ~dead if fill else bad, node.shape)
-            places.append(select(bad, NOUGHT, select(i < 0, i + n, i)))
+            self.flag(bad, node.shape)
+            places.append(place)
         value = self.perhaps(x, (*places, *index[rank:]), doubtful)
         return select(dead, const(0, value.dtype), value) if fill else value
 
     def spread(self, node: Node, index: Index, length: Dim, fill: bool) -> Expr:
         """x[i] in its column, 0 in the others."""
         i, n = self(node.args[1], index[:-1]).to("int64"), extent(length)
-        bad = (i < -n) | (i >= n)
-        self.flag(bad & i.ne(FILL) if fill else bad, node.shape)
+        place, outside, bad = counted(i, n, fill)
+        self.flag(bad, node.shape)
         value = self(node.args[0], index[:-1])
-        return select(select(i < 0, i + n, i).eq(index[-1]), value, const(0, value.dtype))
+        return select(place.eq(index[-1]) & ~outside, value, const(0, value.dtype))
 
 
 # ---------------------------------------------------------------- where an element comes from
+def counted(i: Expr, n: Expr, fill: bool) -> tuple[Expr, Expr, Expr]:
+    """The place of index `i` in an axis of `n` elements, a negative one counted from the end; whether there is none (then it is
+    0); whether that is a fault, which with `fill` it is not for a lane that is not taken."""
+    outside = (i < -n) | (i >= n)
+    return select(outside, NOUGHT, select(i < 0, i + n, i)), outside, outside & i.ne(FILL) if fill else outside
+
+
 def whole(shape: Shape) -> Expr:
     """Whether an array of this shape has an element to read."""
     result: Expr = const(True, "bool")
@@ -307,7 +313,3 @@ def _divides(a: Dim, b: Dim) -> bool:
             return False
         rest.remove(atom)
     return ca != 0 and cb % ca == 0
-
-
-def remake(node: Node, args: Sequence[Node]) -> Node:
-    return node if tuple(args) == node.args else make(node.op, args, node.attrs)

@@ -17,14 +17,13 @@ from dsl.ir.node import Node, topological
 from dsl.ir.types import ONE, DType, Shape, is_float
 from dsl.loops import fuse, ir
 from dsl.loops.control import lower_loop, lower_permutation
-from dsl.loops.element import NOUGHT, Elements, Index, narrowed
+from dsl.loops.element import NOUGHT, Elements, Index, counted, narrowed
 from dsl.loops.legalise import KINDS, unit
 from dsl.loops.order import lower_order
 from dsl.loops.task import Axis, Shop, Task
-from dsl.machine.expr import Buffer, Expr, Load, Ref, const, extent, load, ref, select, walk
+from dsl.machine.expr import Buffer, Expr, Load, Ref, const, extent, load, ref, walk
 from dsl.ops.control import same_loop
 from dsl.ops.leaves import is_leaf
-from dsl.ops.shape import FILL
 
 DEAREST = 400
 """Operations beyond which a value is kept however often it is used, so that no expression grows without end."""
@@ -290,15 +289,10 @@ class Lowering:
         dead: Expr = const(False, "bool")
         for axis, picked in enumerate(indices):
             i = elements(picked, narrowed(index[:rank], g.shape[:rank], picked.shape)).to("int64")
-            n = extent(node.shape[axis])
-            if attrs.get("fill"):
-                skipped = i.eq(FILL)
-                dead = skipped if dead is const(False, "bool") else dead | skipped
-                i = select(skipped, NOUGHT, i)
-            bad = (i < -n) | (i >= n)
-            elements.flag(bad & ~dead if attrs.get("fill") else bad, g.shape)
-            dead = dead | bad if attrs.get("fill") else (bad if dead is const(False, "bool") else dead | bad)
-            places.append(select(bad, NOUGHT, select(i < 0, i + n, i)))
+            place, outside, bad = counted(i, extent(node.shape[axis]), bool(attrs.get("fill")))
+            elements.flag(bad, g.shape)
+            dead = outside if dead is const(False, "bool") else dead | outside
+            places.append(place)
         value = elements(g, index).to(buffer.dtype)
         zero_domain, zero_index = self.axes(node.shape)
         flags = tuple(elements.flags)
@@ -397,10 +391,9 @@ def memory_order(domain: list[Axis], values: Iterable[Expr]) -> list[Axis]:
 
 
 def renamed(s: ir.Stmt, change: dict[Expr, Expr]) -> ir.Stmt:
-    """A statement with names replaced, in its blocks too."""
+    """A statement with names replaced, in the blocks of an `If` too."""
     made = fuse.rewritten(s, change)
-    return replace_if(made, change) if isinstance(made, ir.If) else made
-
-
-def replace_if(s: ir.If, change: dict[Expr, Expr]) -> ir.If:
-    return ir.If(s.condition, tuple(renamed(t, change) for t in s.body), tuple(renamed(t, change) for t in s.orelse))
+    if not isinstance(made, ir.If):
+        return made
+    body, orelse = (tuple(renamed(t, change) for t in block) for block in (made.body, made.orelse))
+    return ir.If(made.condition, body, orelse)
