@@ -12,7 +12,7 @@ import dsl
 from dsl.backends.cuda.driver import CudaProgram
 from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.serial import on_the_device
-from dsl.backends.cuda.shim import C_SCALARS, ShimLauncher, build
+from dsl.backends.cuda.shim import C_SCALARS, ShimLauncher, build, run
 from dsl.backends.cuda.source import print_kernels
 from dsl.backends.native import NativeBackend
 from dsl.ir.types import Dim, Size
@@ -195,34 +195,43 @@ class FakeArray(np.ndarray):
 
 
 class FakeModule:
-    """`cupy.RawModule`: the source run by the shim."""
+    """`cupy.cuda.Module`: the source run by the shim."""
 
-    def __init__(self, *, code, options, backend):
-        assert isinstance(options, tuple) and "--fmad=false" in options and backend == "nvrtc"
-        self.code = code
+    def load(self, code):
+        assert isinstance(code, bytes)
+        self.library = build(code.decode(), [f for k in FakeModule.kernels for f in k.functions])
 
     def get_function(self, name):
-        def call(grid, block, args):
+        printed, = (f for k in FakeModule.kernels for f in k.functions if f.name == name)
+
+        def call(grid, block, args, *, shared_mem, enable_cooperative_groups):
             assert len(grid) == len(block) == 1 and isinstance(args, tuple)
-            printed, = (f for k in FakeModule.kernels for f in k.functions if f.name == name)
-            library = build(self.code, [f for k in FakeModule.kernels for f in k.functions])
             values = []
             for parameter, a in zip(printed.parameters, args, strict=True):
                 pointer = "*" in parameter.declaration
                 assert isinstance(a, FakeArray) if pointer else isinstance(a, np.generic), parameter
                 assert not pointer or (a.ndim == 1 and a.size), "a pointer to something"
                 values.append(ctypes.c_void_p(a.ctypes.data) if pointer else C_SCALARS[a.dtype.name](a.item()))
-            pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
-            message = ctypes.create_string_buffer(256)
-            assert not getattr(library, f"run_{name}")(pointers, *grid, *block, ctypes.c_uint64(1), message), message.value
+            run(getattr(self.library, f"run_{name}"), values, *grid, *block, 1, shared_mem, enable_cooperative_groups)
         return call
+
+
+def compile_using_nvrtc(source, options):
+    assert isinstance(options, tuple) and "--fmad=false" in options
+    return source.encode(), None
 
 
 @pytest.mark.parametrize("name", ["linear_regression", "descent_by_batches", "gather_with_faults", "products_float32", "softmax_of_rows",
                                   "extent_from_data", "scalars", "swapped_states"])
-def test_what_is_asked_of_cupy(name, monkeypatch):
+def test_what_is_asked_of_cupy(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    attributes = {"MultiProcessorCount": 3, "MaxSharedMemoryPerBlockOptin": 99 * 1024}
     cupy = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(Device=lambda: types.SimpleNamespace(attributes={"MultiProcessorCount": 3})), RawModule=FakeModule,
+        cuda=types.SimpleNamespace(
+            Device=lambda: types.SimpleNamespace(attributes=attributes, compute_capability="90"), Module=FakeModule,
+            driver=types.SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8),
+            nvrtc=types.SimpleNamespace(getVersion=lambda: (13, 0)),
+            compiler=types.SimpleNamespace(compile_using_nvrtc=compile_using_nvrtc)),
         empty=lambda count, dtype: np.full(count, 1, dtype).view(FakeArray), asnumpy=lambda a: np.array(a, subok=False),
         matmul=lambda a, b, out: np.matmul(a, b, out=out))
     monkeypatch.setitem(sys.modules, "cupy", cupy)

@@ -203,9 +203,9 @@ def test_private_memory_is_shared_by_fewer_blocks(all_functions, monkeypatch):
     grids = []
 
     class Watched(Loaded):
-        def launch(self, function, grid, block, arguments):
+        def launch(self, function, grid, *arguments, **options):
             grids.append(grid)
-            super().launch(function, grid, block, arguments)
+            super().launch(function, grid, *arguments, **options)
 
     cuda = CudaProgram(case.program, Watched(all_functions), prefix(case))
     agrees(case, {"n": 700, "m": 9}, lambda *call: called(cuda, *call))

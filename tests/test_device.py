@@ -38,9 +38,9 @@ def launchers(monkeypatch):
             self.launches = 0
             made.append(self)
 
-        def launch(self, *arguments):
+        def launch(self, *arguments, **options):
             self.launches += 1
-            super().launch(*arguments)
+            super().launch(*arguments, **options)
 
     monkeypatch.setattr(device, "CupyLauncher", Counting)
     monkeypatch.setattr(device, "absent", lambda: None)

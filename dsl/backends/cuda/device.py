@@ -1,23 +1,31 @@
 """Kernels on a CUDA device, through CuPy.
 
-In: sources, memory, launches (`launch.py`).  Out: what the current device makes of them.  CuPy compiles with its own NVRTC and
-keeps the machine code in its cache; memory comes from its pool; everything runs on its current stream, so in order, and
-only a download waits.  Products are cuBLAS's (`cupy.matmul`), in float32 without TF32 unless CUPY_TF32 asks for it.
+In: sources, memory, launches (`launch.py`).  Out: what the current device makes of them.  CuPy's NVRTC compiles, and the machine
+code is kept beside that of LLVM; memory comes from CuPy's pool; everything runs on its current stream, so in order, and only a
+download waits.  Products are cuBLAS's (`cupy.matmul`), in float32 without TF32 unless CUPY_TF32 asks for it.
+
+`cupy.RawModule` and `cupy.RawKernel` are not used: they compile with `-ftz=true` whatever their options say, which flushes
+denormal numbers of float32 to zero.
 """
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
 from dsl.backends.cuda.launch import Argument, Array, Place
 from dsl.backends.cuda.source import Function
+from dsl.backends.llvm.cache import private, read, write
 from dsl.ir.types import DType
+from dsl.syntax.table import cache_directory
 
 OPTIONS = ("-std=c++17", "--fmad=false")
 BLOCKS_OF_A_PROCESSOR = 16
+SHARED_WITHOUT_ASKING = 48 * 1024
 
 
 def absent() -> tuple[str, str] | None:
@@ -38,13 +46,32 @@ class CupyLauncher:
     def __init__(self) -> None:
         import cupy
         self.cupy: Any = cupy
-        self.most_blocks: int = BLOCKS_OF_A_PROCESSOR * cupy.cuda.Device().attributes["MultiProcessorCount"]
+        self.driver: Any = cupy.cuda.driver
+        attributes = cupy.cuda.Device().attributes
+        self.processors: int = attributes["MultiProcessorCount"]
+        self.most_blocks: int = BLOCKS_OF_A_PROCESSOR * self.processors
+        self.shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"]
 
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
         if not functions:
             return {}
-        module = self.cupy.RawModule(code=source, options=OPTIONS, backend="nvrtc")
+        module = self.cupy.cuda.Module()
+        module.load(self.machine_code(source))
         return {f.name: module.get_function(f.name) for f in functions}
+
+    def machine_code(self, source: str) -> bytes:
+        """Made anew or read from the user's cache directory."""
+        decisive = (source, *OPTIONS, self.cupy.cuda.nvrtc.getVersion(), self.cupy.cuda.Device().compute_capability)
+        folder = os.path.join(cache_directory(), "kernels")
+        path = os.path.join(folder, sha256(repr(decisive).encode()).hexdigest())
+        keep = private(folder)
+        if keep and (found := read(path)) is not None:
+            return found
+        made, _ = self.cupy.cuda.compiler.compile_using_nvrtc(source, options=OPTIONS)
+        code: bytes = made
+        if keep:
+            write(path, code)
+        return code
 
     def allocate(self, dtype: DType, count: int) -> Any:
         """One element more: an array without elements may be read at index 0."""
@@ -57,8 +84,21 @@ class CupyLauncher:
         values: Array = self.cupy.asnumpy(self.array(place))
         return values
 
-    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument]) -> None:
-        function((grid,), (block,), tuple(a.of[a.offset:] if isinstance(a, Place) else a for a in arguments))
+    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
+               together: bool = False) -> None:
+        self.ask_for(function, shared)
+        function((grid,), (block,), tuple(a.of[a.offset:] if isinstance(a, Place) else a for a in arguments), shared_mem=shared,
+                 enable_cooperative_groups=together)
+
+    def most_together(self, function: Any, block: int, shared: int) -> int:
+        self.ask_for(function, shared)
+        return int(self.driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, block, shared)) * self.processors
+
+    def ask_for(self, function: Any, shared: int) -> None:
+        """More dynamic shared memory than every device has is given to kernels that ask for it."""
+        attribute = self.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        if shared > SHARED_WITHOUT_ASKING and self.driver.funcGetAttribute(attribute, function.ptr) < shared:
+            self.driver.funcSetAttribute(function.ptr, attribute, shared)
 
     def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None:
         left, right = self.array(a), self.array(b)

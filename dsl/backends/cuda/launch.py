@@ -37,6 +37,8 @@ Argument = Place | np.generic
 class Launcher(Protocol):
     most_blocks: int
     """More blocks than this in a grid gain nothing."""
+    shared_bytes: int
+    """How much dynamic shared memory a block may have at most."""
 
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
         """The compiled functions, by name."""
@@ -50,6 +52,13 @@ class Launcher(Protocol):
 
     def download(self, place: Place) -> Array: ...
 
-    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument]) -> None: ...
+    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
+               together: bool = False) -> None:
+        """`shared` bytes of dynamic shared memory for each block; `together` if blocks wait for each other, so all must run at once."""
+        ...
+
+    def most_together(self, function: Any, block: int, shared: int) -> int:
+        """How many blocks of so many threads and bytes of dynamic shared memory can run at once."""
+        ...
 
     def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None: ...

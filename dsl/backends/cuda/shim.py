@@ -87,6 +87,14 @@ def build(source: str, functions: Sequence[Function], preemptive: bool = False) 
     return ctypes.CDLL(str(library))
 
 
+def run(function: Any, values: Sequence[Any], grid: int, block: int, seed: int, shared: int = 0, together: bool = False) -> None:
+    """Calls a function of a library; `values` are ctypes objects.  Raises `ShimError`."""
+    pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+    message = ctypes.create_string_buffer(256)
+    if function(pointers, ctypes.c_uint(grid), ctypes.c_uint(block), ctypes.c_uint64(seed), message):
+        raise ShimError(message.value.decode())
+
+
 def _folder() -> Path:
     """A folder that nobody else can write: what lies in it is loaded and run."""
     folder = Path(tempfile.gettempdir(), f"lr-shim-{os.getuid()}")
@@ -120,8 +128,10 @@ def margin(dtype: DType, number: int) -> bytes:
 class ShimLauncher:
     """`seed` chooses the order in which blocks and threads run; `preemptive` ones are put aside anywhere, not at barriers only."""
 
-    def __init__(self, seed: int = 0, most_blocks: int = 64, preemptive: bool = False) -> None:
+    def __init__(self, seed: int = 0, most_blocks: int = 64, preemptive: bool = False, shared_bytes: int = 99 * 1024,
+                 blocks_together: int = 4) -> None:
         self.seed, self.most_blocks, self.preemptive = seed, most_blocks, preemptive
+        self.shared_bytes, self.blocks_together = shared_bytes, blocks_together
         self.launches = self.allocations = 0
 
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
@@ -143,15 +153,15 @@ class ShimLauncher:
     def download(self, place: Place) -> Array:
         return self.array(place).copy()
 
-    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument]) -> None:
+    def most_together(self, function: Any, block: int, shared: int) -> int:
+        return self.blocks_together
+
+    def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
+               together: bool = False) -> None:
         values = [ctypes.c_void_p(a.of.elements.ctypes.data + a.offset * np.dtype(a.dtype).itemsize) if isinstance(a, Place) else
                   C_SCALARS[a.dtype.name](a.item()) for a in arguments]
-        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
-        message = ctypes.create_string_buffer(256)
         self.launches += 1
-        seed = (self.seed << 20) + self.launches
-        if function(pointers, ctypes.c_uint(grid), ctypes.c_uint(block), ctypes.c_uint64(seed), message):
-            raise ShimError(message.value.decode())
+        run(function, values, grid, block, (self.seed << 20) + self.launches, shared, together)
         for a in arguments:
             if isinstance(a, Place) and not a.of.intact():
                 raise ShimError(f"argument {arguments.index(a)} was written outside its array")
