@@ -84,6 +84,9 @@ class CupyLauncher:
         values: Array = self.cupy.asnumpy(self.array(place))
         return values
 
+    def copy(self, to: Place, source: Place) -> None:
+        self.array(to)[...] = self.array(source)
+
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
                together: bool = False) -> None:
         self.ask_for(function, shared)

@@ -17,6 +17,7 @@ import numpy as np
 
 from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.launch import Argument, Array, Launcher, Place
+from dsl.backends.cuda.memory import Memory, kept
 from dsl.backends.cuda.parameters import Parameter
 from dsl.backends.cuda.runs import LANES, run_count
 from dsl.backends.cuda.serial import on_the_device
@@ -49,10 +50,11 @@ class CudaProgram:
 
     def keep(self, array: Array) -> Memory:
         """A copy on the device, to be passed in the array's place: what stays there is not copied at every call."""
-        dtype: Any = array.dtype.name
-        memory = Memory(self.launcher, dtype, array.size)
-        self.launcher.upload(Place(memory.held, 0, array.shape, dtype), array)
-        return memory
+        return kept(self.launcher, array)
+
+    def empty(self, shape: Sequence[int], dtype: DType) -> Memory:
+        """Room for an output, to be passed in an array's place: it stays on the device."""
+        return Memory(self.launcher, dtype, prod(shape), shape)
 
     def __call__(self, arrays: Sequence[Array | Memory], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
         """Runs the program: `arrays` are the passed buffers in order, written in place.  Whether a fault was flagged."""
@@ -71,31 +73,6 @@ def cuda_source(program: Program, prefix: str = "") -> str:
     return kernel_source(*on_the_device(flattened(program)), prefix)
 
 
-class Memory:
-    """Elements on the device, as the interpreter sees an array: `memory[k]` is fetched.
-
-    `held` is the launcher's memory; a `Swap` exchanges those of two."""
-
-    def __init__(self, launcher: Launcher, dtype: DType, size: int) -> None:
-        self.launcher, self.dtype, self.size = launcher, dtype, size
-        self.held = launcher.allocate(dtype, size)
-
-    def fetched(self, shape: tuple[int, ...]) -> Array:
-        """What is in it now."""
-        return self.launcher.download(Place(self.held, 0, shape, self.dtype))
-
-    def __getitem__(self, at: int | slice) -> Any:
-        if isinstance(at, slice):                                # the interpreter makes a `View`, which says where it is
-            return self
-        return self.launcher.download(Place(self.held, int(at), (), self.dtype))[()]
-
-    def __setitem__(self, at: int, value: Any) -> None:
-        self.launcher.upload(Place(self.held, int(at), (), self.dtype), np.asarray(value, self.dtype))
-
-    def reshape(self, shape: tuple[int, ...]) -> Memory:
-        return self
-
-
 class _Run(Interpreter):
     """One call of a program."""
 
@@ -110,8 +87,8 @@ class _Run(Interpreter):
     def _passed(self, buffer: Buffer, array: Any) -> View:
         if isinstance(array, Memory):
             shape = lengths(buffer.shape, self.sizes)
-            if (array.dtype, array.size) != (buffer.dtype, prod(shape)):
-                raise TypeError(f"{buffer.name} is {buffer.dtype}{list(shape)}; given {array.size} elements of {array.dtype}")
+            if (array.element, array.size) != (buffer.dtype, prod(shape)):
+                raise TypeError(f"{buffer.name} is {buffer.dtype}{list(shape)}; given {array.size} elements of {array.element}")
             return _view(buffer, array, shape)
         given = super()._passed(buffer, array)
         memory = Memory(self.launcher, buffer.dtype, array.size)
@@ -134,8 +111,7 @@ class _Run(Interpreter):
     @staticmethod
     def place(at: View) -> Place:
         """Where a view's elements are now."""
-        memory = _memory(at)
-        return Place(memory.held, at.offset, at.shape, memory.dtype)
+        return _memory(at).place(at.offset, at.shape)
 
     def kept(self, key: tuple[Any, ...], dtype: DType, count: int) -> Place:
         """Memory for the duration of a launch, kept for the next one of its kind."""

@@ -52,6 +52,10 @@ class Launcher(Protocol):
 
     def download(self, place: Place) -> Array: ...
 
+    def copy(self, to: Place, source: Place) -> None:
+        """On the device."""
+        ...
+
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
                together: bool = False) -> None:
         """`shared` bytes of dynamic shared memory for each block; `together` if blocks wait for each other, so all must run at once."""
