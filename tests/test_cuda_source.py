@@ -182,7 +182,7 @@ def test_runs_of_more_than_one_stride(name, all_functions, monkeypatch):
     """With few runs, their lanes and slices take many turns."""
     monkeypatch.setattr(runs, "MOST_RUNS", 3)
     monkeypatch.setattr(runs, "MOST_SLICES", 37)
-    monkeypatch.setattr(runs, "MOST_PARTIALS", 0)
+    monkeypatch.setattr(runs, "MOST_PARTIALS", dict.fromkeys(runs.MOST_PARTIALS, 0))
     case = BY_NAME[name]
     launchers = [Loaded(all_functions, seed, blocks) for seed, blocks in SCHEDULES]
     cuda = CudaProgram(case.program, launchers[0], prefix(case))
@@ -191,7 +191,8 @@ def test_runs_of_more_than_one_stride(name, all_functions, monkeypatch):
 
 
 def test_runs_depend_on_the_extents_alone():
-    assert [runs.run_count("lanes", length) for length in (0, 1, 128, 129, 10**9)] == [0, 1, 1, 2, runs.MOST_RUNS]
+    assert [runs.run_count("threads", length) for length in (0, 1, 32, 33, 5000, 10**5, 10**9)] == [0, 1, 1, 2, 64, 196, runs.MOST_RUNS]
+    assert [runs.run_count("warps", length, 3) for length in (0, 1, 1000, 10**9)] == [0, 1, 1000, runs.MOST_RUNS]
     assert [runs.run_count("slices", length, 3) for length in (0, 1, 1000, 10**9)] == [0, 1, 1000, runs.MOST_SLICES]
     assert runs.run_count("slices", 10**9, 10**6) == runs.LANES                 # memory for 128 slices, not for 16384
 
@@ -199,7 +200,7 @@ def test_runs_depend_on_the_extents_alone():
 def test_private_memory_is_shared_by_fewer_blocks(all_functions, monkeypatch):
     from dsl.backends.cuda import driver
     case = BY_NAME["softmax_of_rows"]
-    monkeypatch.setattr(driver, "PRIVATE_BYTES", 2 * 128 * 9 * 8)
+    monkeypatch.setattr(driver, "PRIVATE_BYTES", 2 * 4 * 9 * 8)
     grids = []
 
     class Watched(Loaded):
@@ -477,7 +478,7 @@ def edited(case, old, new, preemptive=False):
 def test_planted_faults_are_found(what, gcc, monkeypatch):
     monkeypatch.setattr(runs, "MOST_RUNS", 3)
     monkeypatch.setattr(runs, "MOST_SLICES", 37)
-    monkeypatch.setattr(runs, "MOST_PARTIALS", 0)
+    monkeypatch.setattr(runs, "MOST_PARTIALS", dict.fromkeys(runs.MOST_PARTIALS, 0))
     name, old, new = (FAULTS | RACES)[what]
     case = BY_NAME[name]
     with pytest.raises(AssertionError):

@@ -19,7 +19,7 @@ from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.launch import Argument, Array, Launcher, Place
 from dsl.backends.cuda.memory import Memory, kept
 from dsl.backends.cuda.parameters import Parameter
-from dsl.backends.cuda.runs import LANES, run_count
+from dsl.backends.cuda.runs import LANES, WARP, run_count
 from dsl.backends.cuda.serial import on_the_device
 from dsl.backends.cuda.source import Function, Printed, kernel_source, print_kernels, source_text
 from dsl.ir.types import DType
@@ -140,18 +140,21 @@ class _Run(Interpreter):
         printed = self.owner.kernels[kernel]
         totals = {t.buffer: prod(lengths(t.buffer.shape, scope.sizes)) for t in kernel.totals}
         runs = run_count(printed.form, scope.count, sum(totals.values()))
-        threads = {"map": scope.count, "lanes": runs * LANES, "slices": runs}[printed.form]
+        threads = {"threads": runs * WARP if totals else scope.count, "warps": (runs if totals else scope.count) * WARP,
+                   "slices": runs}[printed.form]
         blocks = min(-(-threads // LANES), self._most_blocks(printed, scope))
-        given = _Given(scope, runs, blocks * LANES, totals)
+        given = _Given(kernel, scope, runs, blocks * LANES, totals)
         if blocks > 0:
             self.launch(printed.main, blocks, given)
         if printed.finish is not None and totals:
-            self.launch(printed.finish, max(1, min(max(len(totals), *totals.values()), self.launcher.most_blocks)), given)
+            warps = max(len(totals), *totals.values())
+            self.launch(printed.finish, max(1, min(-(-warps * WARP // LANES), self.launcher.most_blocks)), given)
 
     def _most_blocks(self, printed: Printed, scope: Scope) -> int:
         private = [p.what for p in printed.main.parameters if p.role == "private" and isinstance(p.what, Buffer)]
         size = sum(prod(lengths(b.shape, scope.sizes)) * (-(-BITS[b.dtype] // 8)) for b in private)
-        return max(1, min(self.launcher.most_blocks, PRIVATE_BYTES // (LANES * max(size, 1))))
+        owners = LANES // WARP if printed.form == "warps" else LANES
+        return max(1, min(self.launcher.most_blocks, PRIVATE_BYTES // (owners * max(size, 1))))
 
     def launch(self, function: Function, blocks: int, given: _Given) -> None:
         arguments = [self.argument(function, p, given) for p in function.parameters]
@@ -167,7 +170,8 @@ class _Run(Interpreter):
             case "partials", Buffer() as b:
                 return self.kept(("partials", b), b.dtype, given.runs * given.totals[b])
             case "private", Buffer() as b:
-                return self.kept(("private", b), b.dtype, given.threads * prod(lengths(b.shape, scope.sizes)))
+                owners = given.threads // WARP if self.owner.kernels[given.kernel].form == "warps" else given.threads
+                return self.kept(("private", b), b.dtype, owners * prod(lengths(b.shape, scope.sizes)))
             case "unit", Buffer() as b:
                 return NUMPY[b.dtype](scope.units[b])
             case "value", Ref() as value:
@@ -193,8 +197,8 @@ class _Run(Interpreter):
 class _Given:
     """What the arguments of a launch are made of."""
 
-    def __init__(self, scope: Scope, runs: int, threads: int, totals: dict[Buffer, int]) -> None:
-        self.scope, self.runs, self.threads, self.totals = scope, runs, threads, totals
+    def __init__(self, kernel: Kernel, scope: Scope, runs: int, threads: int, totals: dict[Buffer, int]) -> None:
+        self.kernel, self.scope, self.runs, self.threads, self.totals = kernel, scope, runs, threads, totals
 
 
 def _memory(at: View) -> Memory:

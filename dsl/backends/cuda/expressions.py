@@ -19,6 +19,7 @@ from dsl.record import entity, record
 
 LONGEST = 72                                 # characters of an expression before a part of it gets a name
 AXIS_BITS = 31                               # an index, or the length of an axis, taken alone
+QUOTIENTS = {"idiv": "lr_quotient", "irem": "lr_remainder"}
 PLAIN = {"add": "+", "sub": "-", "mul": "*"}
 BIT_CASTS = {("float32", "int32"): "__float_as_int", ("int32", "float32"): "__int_as_float",
              ("float64", "int64"): "__double_as_longlong", ("int64", "float64"): "__longlong_as_double"}
@@ -71,6 +72,7 @@ class Expressions:
         self.scopes: list[Scope] = []
         self.uses: list[Counter[Expr]] = [Counter()]
         self.changing: set[object] = set()   # names and buffers that change while they are in sight
+        self.flat: dict[tuple[Expr, Expr, Dim], Ref] = {}        # row and column, of so many columns: what counts all elements
         self._depends: dict[Expr, frozenset[object]] = {}
 
     # ------------------------------------------------------------ scopes
@@ -142,8 +144,25 @@ class Expressions:
     def dim(self, dim: Dim) -> Text:
         return dim_text(dim, self.size)
 
-    def element(self, buffer: Buffer, index: Iterable[Text]) -> str:
-        return self.pointer(buffer).at(linear(map(self.dim, buffer.shape[1:]), index))
+    def element(self, buffer: Buffer, index: Sequence[Expr], texts: Iterable[Text]) -> str:
+        """An element in C."""
+        known = dict(zip(index, texts, strict=True))
+        places, lengths = self.joined(buffer, index)
+        at = [known[e] if e in known else self.texts([e], inline=True)[0] for e in places]
+        return self.pointer(buffer).at(linear(map(self.dim, lengths[1:]), at))
+
+    def joined(self, buffer: Buffer, index: Sequence[Expr]) -> tuple[list[Expr], list[Dim]]:
+        """An index, and the lengths of the axes; a row and a column that were made from an index of all elements are that again."""
+        places, lengths, at = list(index), list(buffer.shape), 1
+        while at < len(places):
+            whole = self.flat.get((places[at - 1], places[at], lengths[at]))
+            if whole is None:
+                at += 1
+            else:
+                places[at - 1:at + 1] = [whole]
+                lengths[at - 1:at + 1] = [lengths[at - 1] * lengths[at]]
+                at = max(1, at - 1)
+        return places, lengths
 
     def texts(self, roots: Sequence[Expr], inline: bool = False, own: Expr | None = None) -> list[Text]:
         """The roots as C, after declarations of what in them deserves a name (nothing if `inline`); `own` gets one anyway."""
@@ -187,7 +206,7 @@ class Expressions:
             case Extent(dim=dim):
                 return self.dim(dim)
             case Load(buffer=buffer, index=index):
-                return Text(self.element(buffer, [done[i] for i in index]))
+                return Text(self.element(buffer, index, [done[i] for i in index]))
             case Apply(op="to", args=(a,), dtype=dtype):
                 return cast(dtype, done[a])
             case Apply(op="bits", args=(a,), dtype=dtype):
@@ -203,6 +222,8 @@ class Expressions:
             if is_float(operand) or self.magnitude(op, args) < BITS[operand]:
                 return infix("-", *texts)
             return Text(f"lr_sub({texts[0].text}, {self._suffixed(args[1], opposite)})")
+        if op in QUOTIENTS and operand == "int64" and not isinstance(args[1], Const):
+            return Text(f"{QUOTIENTS[op]}({', '.join(self._suffixed(a, t) for a, t in zip(args, texts))})")
         if op in PLAIN and kind(operand) == "int" and self.magnitude(op, args) < BITS[operand]:
             return infix(PLAIN[op], *texts)
         if op == "neg" and self.bits(args[0]) < BITS[operand]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from dsl.backends.cuda.runs import LANES
 from dsl.backends.cuda.spelling import C_TYPES, Text
 from dsl.ir.types import DType
 
@@ -41,6 +40,27 @@ HELPERS: dict[str, str] = {
         "__device__ inline T lr_minimum(T a, T b) { return isnan(a) || a < b || (a == b && signbit(a)) ? a : b; }"),
     "lr_maximum": "// The larger; a nan is kept, and +0 is above -0.\n" + _floats(
         "__device__ inline T lr_maximum(T a, T b) { return isnan(a) || a > b || (a == b && !signbit(a)) ? a : b; }"),
+    "lr_quotient": """// a / b, cut off towards zero; short numbers are divided as such, which is several times faster.
+__device__ inline long long lr_quotient(long long a, long long b) {
+    return (a | b) >> 32 == 0 ? (long long)((unsigned int)a / (unsigned int)b) : a / b;
+}""",
+    "lr_remainder": """// a % b, likewise.
+__device__ inline long long lr_remainder(long long a, long long b) {
+    return (a | b) >> 32 == 0 ? (long long)((unsigned int)a % (unsigned int)b) : a % b;
+}""",
+    "lr_four": """// Four neighbours in an array, which move 16 bytes at a time where they lie at a multiple of that.
+template <class T> struct alignas(sizeof(T) < 4 ? 4 * sizeof(T) : 16) lr_four { T at[4]; };""",
+    "lr_load4": """template <class T> __device__ inline lr_four<T> lr_load4(const T* from) {
+    if ((unsigned long long)from % alignof(lr_four<T>) == 0) return *(const lr_four<T>*)from;
+    return {from[0], from[1], from[2], from[3]};
+}""",
+    "lr_store4": """template <class T> __device__ inline void lr_store4(T* to, const lr_four<T>& values) {
+    if ((unsigned long long)to % alignof(lr_four<T>) == 0) {
+        *(lr_four<T>*)to = values;
+    } else {
+        for (int u = 0; u < 4; ++u) to[u] = values.at[u];
+    }
+}""",
     "lr_floordiv": """// The quotient rounded down; 0 if the divisor is.
 __device__ inline long long lr_floordiv(long long a, long long b) {
     if (b == 0) return 0;
@@ -50,33 +70,41 @@ __device__ inline long long lr_floordiv(long long a, long long b) {
 }
 
 
-def block_helper(op: str, dtype: DType) -> str:
-    """The name of the function that combines a value over the lanes of a block."""
-    return f"lr_block_{op}_{dtype}"
+def warp_helper(op: str, dtype: DType) -> str:
+    """The name of the function that combines a value over the lanes of a warp."""
+    return f"lr_warp_{op}_{dtype}"
 
 
-def block_function(op: str, dtype: DType, combine: Callable[[str, Text], str]) -> str:
-    """Lanes of a warp are halved by shuffles, then lane 0 of the block takes the warps in order."""
-    c_type, warps = C_TYPES[dtype], LANES // 32
-    return f"""// `{op}` over the lanes of a block, always in the same order; lane 0 has the result.
-__device__ inline {c_type} {block_helper(op, dtype)}({c_type} value) {{
-    __shared__ {c_type} of_warp[{warps}];
+def runs_helper(op: str, dtype: DType) -> str:
+    """The name of the function that combines the runs of a total."""
+    return f"lr_runs_{op}_{dtype}"
+
+
+def warp_function(op: str, dtype: DType, combine: Callable[[str, Text], str]) -> str:
+    """By a butterfly, so that all lanes have the same bits."""
+    c_type = C_TYPES[dtype]
+    return f"""// `{op}` over the lanes of a warp, always in the same order; every lane has the result.
+__device__ inline {c_type} {warp_helper(op, dtype)}({c_type} value) {{
     for (int step = 16; step > 0; step /= 2) {{
-        const {c_type} other = __shfl_down_sync(0xffffffffu, value, step);
+        const {c_type} other = __shfl_xor_sync(0xffffffffu, value, step);
         {combine("value", Text("other"))}
-    }}
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
-    __syncthreads();
-    if (threadIdx.x == 0) {{
-        for (int warp = 1; warp < {warps}; ++warp) {combine("value", Text("of_warp[warp]"))}
     }}
     return value;
 }}"""
 
 
+def runs_function(op: str, dtype: DType, combine: Callable[[str, Text], str]) -> str:
+    """The lanes of a warp take the runs in turn."""
+    c_type = C_TYPES[dtype]
+    return f"""// `{op}` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
+__device__ inline {c_type} {runs_helper(op, dtype)}(const {c_type}* of_run, long long runs, long long step, {c_type} total) {{
+    for (long long run = threadIdx.x % 32; run < runs; run += 32) {combine("total", Text("of_run[run * step]"))}
+    return {warp_helper(op, dtype)}(total);
+}}"""
+
+
 def prelude(text: str, combining: dict[str, str]) -> str:
-    """What stands before the kernels; `combining` are the block functions by name."""
+    """What stands before the kernels; `combining` are the functions that combine, by name."""
     known = {**HELPERS, **combining}
     order: list[str] = []
 

@@ -4,24 +4,32 @@ In: extents.  Out: the number of runs.  A total is added up in two passes: every
 on its own, then the runs are combined.  Which iterations a run has, and in which order everything is combined, depends on
 the extents alone; a grid of any size works through the same runs, so it changes no bit.
 
-    lanes   all totals are scalars.  A run is a block of LANES threads: lane t of run r takes the iterations
-            (r + k * runs) * LANES + t, k = 0, 1, …; the lanes are combined by shuffles, then over the warps.
-    slices  some total is an array.  A run is one thread, and has a slice of its own of every total: run r takes the
-            iterations r + k * runs.
+    threads  all totals are scalars.  A run is a warp, lane l of which takes the iterations (r + k * runs) * 32 + l, or, where
+             they are many, as many groups of four neighbours; the lanes are combined by shuffles.
+    warps    a run is a warp that takes the iterations r + k * runs one by one and shares the loops in them among its lanes.
+    slices   some total is an array.  A run is one thread, and has a slice of its own of every total: run r takes the
+             iterations r + k * runs.
+
+The device counts the runs of a resident program by the same formulas (`lr_runs_of_…` in `prelude.py`).
 """
 from __future__ import annotations
 
 from typing import Literal
 
-Form = Literal["map", "lanes", "slices"]
-LANES = 128                      # threads of a block, in every kernel
-MOST_RUNS = 2048                 # 132 processors of 16 such blocks each
+Form = Literal["threads", "warps", "slices"]
+WARP = 32
+LANES = 128                      # threads of a block, in every kernel that is launched by itself
+FEW_RUNS = 64                    # so many are made before a run gets more than one iteration a lane
+LONG_RUN = 512                   # iterations of a run, before there are more of them than that
+MOST_RUNS = 8448                 # 132 processors of 64 warps each
 MOST_SLICES = 1 << 14            # slices are threads, so there may be more of them,
-MOST_PARTIALS = 1 << 22          # unless they take too much memory: 16 MiB of float32
+MOST_PARTIALS: dict[Form, int] = {"threads": 1 << 22, "slices": 1 << 22, "warps": 1 << 18}
+"""Elements of all runs' totals together, unless even LANES runs have more."""
 
 
 def run_count(form: Form, extent: int, elements: int = 1) -> int:
     """The runs of a kernel of `extent` iterations whose totals have `elements` elements together."""
-    if form == "lanes":
-        return min(-(-extent // LANES), MOST_RUNS)
-    return max(0, min(extent, MOST_SLICES, max(LANES, MOST_PARTIALS // max(elements, 1))))
+    if form == "threads":
+        return min(-(-extent // WARP), max(FEW_RUNS, -(-extent // LONG_RUN)), MOST_RUNS)
+    most = MOST_SLICES if form == "slices" else MOST_RUNS
+    return max(0, min(extent, most, max(LANES, MOST_PARTIALS[form] // max(elements, 1))))

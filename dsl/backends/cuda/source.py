@@ -2,23 +2,25 @@
 
 In: a `Program`.  Out: for each kernel a function, and a second one if it has totals, which combines the runs (`runs.py`).
 
-    map      one thread an iteration, in steps of the grid
-    lanes    the same within a run; each lane adds up for itself, the block combines its lanes, and the run's value is kept
+    threads  one thread an iteration, in steps of the grid; with totals, in steps of a run: each lane of a warp adds up for
+             itself, the lanes are combined, and the run's value is kept
+    warps    one warp an iteration, whose lanes share the loops in it (`split.py`, `lanes.py`)
     slices   one thread a run, with a slice of every total; neighbouring runs lie side by side in memory
 
 A private buffer of few and known elements is an array of the thread, any other a part of scratch memory in which the
-threads lie side by side.  Every block has LANES threads; the grid is free.
+threads lie side by side, and the warps one after the other.  Blocks are of any number of warps; the grid is free.
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from dsl.backends.cuda.expressions import Name, Pointer
+from dsl.backends.cuda.lanes import Lanes
 from dsl.backends.cuda.parameters import Parameter, Role, is_once, locals_of, roots
-from dsl.backends.cuda.prelude import block_function, block_helper, prelude
-from dsl.backends.cuda.runs import LANES, Form
-from dsl.backends.cuda.spelling import C_TYPES, SUM, Text, fresh, literal
-from dsl.backends.cuda.statements import WIDTH, Statements, combination
+from dsl.backends.cuda.prelude import prelude
+from dsl.backends.cuda.runs import LANES, WARP, Form
+from dsl.backends.cuda.spelling import C_TYPES, PRODUCT, SUM, Text, fresh, literal
+from dsl.backends.cuda.statements import WIDTH
 from dsl.ir.types import product as elements
 from dsl.loops.ir import Kernel, Program, Total, statements
 from dsl.machine.expr import BITS, Buffer, Const, Expr, Extent, Ref
@@ -71,23 +73,18 @@ def kernel_source(program: Program, variables: frozenset[Buffer] = frozenset(), 
     return source_text(print_kernels(program, variables, prefix))
 
 
-def form_of(kernel: Kernel) -> Form:
-    return "map" if not kernel.totals else "lanes" if all(t.buffer.rank == 0 for t in kernel.totals) else "slices"
-
-
 def in_registers(private: Buffer) -> bool:
     count = elements(private.shape).known
     return count is not None and count <= IN_REGISTERS
 
 
-class _Kernel(Statements):
+class _Kernel(Lanes):
     """One kernel: its parameters and the loops around its body."""
 
     def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer], own: list[Buffer], variables: frozenset[Buffer], prefix: str,
                  taken: set[str]) -> None:
         super().__init__(kernel, of, own)
-        self.variables, self.form = variables, form_of(kernel)
-        self.combining: dict[str, str] = {}
+        self.variables = variables
         self.parameters: list[Parameter] = []
         self.function = fresh(prefix + kernel.name, taken.__contains__)
         taken.add(self.function)
@@ -116,7 +113,7 @@ class _Kernel(Statements):
         words = f"{'const ' if const else ''}{C_TYPES[total.buffer.dtype]}* __restrict__"
         return self.parameter("partials", total.buffer, f"{total.buffer.name}_runs", words)
 
-    def lengths(self, extent: Expr | None, sizes: Sequence[str]) -> str:
+    def lengths(self, extent: Expr | None, sizes: Sequence[str]) -> Text:
         """Parameters for names, the kernel's extent and sizes; returns how the extent is written."""
         for b in self.needs.buffers if extent is not None else ():
             if b in self.variables:
@@ -132,7 +129,7 @@ class _Kernel(Statements):
             self.parameter("runs", "runs", "runs", "long long")
         for size in sizes:
             self.scopes[-1].sizes[size] = self.parameter("size", size, size, "long long")
-        return count or (self.texts([extent])[0].text if extent is not None else "")
+        return Text(count) if count or extent is None else self.texts([extent])[0]
 
     def unit(self, total: Total) -> str:
         """A literal, or a parameter: the host knows its value."""
@@ -150,12 +147,13 @@ class _Kernel(Statements):
             if self.form == "slices":
                 needs.shape(t.buffer)
         self.push()
-        self.scopes[-1].taken.update(("thread", "threads", "runs", "run", "lane", "element", self.function, self.finisher))
+        self.scopes[-1].taken.update(("thread", "threads", "runs", "run", "warp", "warps", "lane", "element", "turn", "u", self.function,
+                                      self.finisher))
         for b in sorted(needs.buffers, key=lambda b: self.root(b) in needs.written):
             if b not in self.variables:
                 self.array(b)
         slices = {t.buffer: self.partials(t, const=False) for t in kernel.totals}
-        stored = [b for b in needs.private if not in_registers(b)]
+        stored = [b for b in needs.private if not self.in_registers(b)]
         for b in stored:
             name = self.parameter("private", b, b.name, f"{C_TYPES[b.dtype]}* __restrict__")
             self.scopes[-1].pointers[b] = Pointer(name, "threads", "thread")
@@ -164,80 +162,144 @@ class _Kernel(Statements):
         units = {t.buffer: self.unit(t) for t in kernel.totals}
         self.scopes[-1].taken.discard("runs")
         extent = self.lengths(kernel.extent, list(needs.sizes))
-        once = is_once(kernel)
-        if (self.form != "lanes" or stored) and not once:
-            self.line("const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;")
-        if (self.form == "map" or stored) and not once:
-            self.line("const long long threads = (long long)gridDim.x * blockDim.x;")
-        match self.form:
-            case "map" if once:
-                self.only_iteration()
-            case "map":
-                self.iterations("thread", extent, "threads")
-            case "lanes":
-                self.run_of_lanes(extent, slices, units)
-            case "slices":
-                self.run_of_slices(extent, slices, units)
+        if is_once(kernel):
+            self.only_iteration()
+        else:
+            self.places(stored)
+            match self.form:
+                case "threads" if kernel.totals:
+                    self.runs_of_threads(extent, slices, units)
+                case "threads":
+                    self.iterations("thread", extent, "threads", f"{extent.at(PRODUCT)} >= 4 * threads")
+                case "warps" if kernel.totals:
+                    self.runs_of_warps(extent, slices, units)
+                case "warps":
+                    self.iterations("warp", extent, "warps")
+                case "slices":
+                    self.runs_of_slices(extent, slices, units)
+        self.without_unused()
         return self.function_text(self.function, self.summary())
 
-    def iterations(self, first: str, extent: str, step: str) -> None:
+    def in_registers(self, b: Buffer) -> bool:
+        return self.form != "warps" and in_registers(b)
+
+    def places(self, stored: Sequence[Buffer]) -> None:
+        """Which thread this is, of how many, and where it has its private arrays."""
+        by_warp = self.form == "warps" or bool(self.kernel.totals and self.form == "threads")
+        self.line("const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;")
+        self.line("const long long threads = (long long)gridDim.x * blockDim.x;")
+        if by_warp:
+            self.line("const long long warp = thread / 32, warps = threads / 32;")
+            self.line("const int lane = threadIdx.x % 32;")
+        for b in stored if self.form == "warps" else ():
+            whole = self.pointer(b).name
+            own = self.fresh(f"{b.name}_own")
+            count = self.dim(elements(b.shape))
+            self.line(f"{C_TYPES[b.dtype]}* {own} = {whole} + warp * {count.at(PRODUCT + 1)};")
+            self.scopes[-1].pointers[b] = Pointer(own)
+
+    def iterations(self, first: str, extent: Text, step: str, many: str = "") -> None:
+        bits = self.index_bits(self.kernel.extent)
+        if many:
+            self.strided(self.kernel.index, bits, extent, first, step, many, self.kernel.body, self.iteration)
+            return
         self.push()
-        index = self.bind(self.kernel.index, self.index_bits(self.kernel.extent))
-        self.line(f"for (long long {index} = {first}; {index} < {extent}; {index} += {step}) {{")
+        index = self.bind(self.kernel.index, bits)
+        self.line(f"for (long long {index} = {first}; {index} < {extent.at(SUM)}; {index} += {step}) {{")
+        self.depth += 1
         self.iteration()
+        self.close()
 
     def only_iteration(self) -> None:
         self.push()
         self.scopes[-1].names[self.kernel.index] = Name("0", 0)
         for b in self.needs.private:
-            if not in_registers(b):
+            if not self.in_registers(b):
                 self.scopes[-1].pointers[b] = Pointer(self.pointer(b).name)
         self.line("if (blockIdx.x == 0 && threadIdx.x == 0) {")
+        self.depth += 1
         for b in self.needs.own:
             name = self.fresh(b.name)
             self.scopes[-1].pointers[b] = Pointer(name, variable=True)
-            self.line(f"    {C_TYPES[b.dtype]} {name};")
+            self.line(f"{C_TYPES[b.dtype]} {name};")
         self.iteration()
+        self.close()
 
     def iteration(self) -> None:
-        self.depth += 1
         for b in self.needs.private:
-            if in_registers(b):
+            if self.in_registers(b):
                 self.local_array(b)
         self.block(self.kernel.body)
-        self.close()
 
     def local_array(self, b: Buffer) -> None:
         name = self.fresh(b.name)
         self.line(f"{C_TYPES[b.dtype]} {name}[{max(elements(b.shape).known or 0, 1)}];")
         self.scopes[-1].pointers[b] = Pointer(name)
 
-    def run_of_lanes(self, extent: str, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:
-        self.line("for (long long run = blockIdx.x; run < runs; run += gridDim.x) {")
+    # ------------------------------------------------------------ runs
+    def run(self, mine: str, step: str) -> None:
+        self.line(f"for (long long run = {mine}; run < runs; run += {step}) {{")
         self.depth += 1
         self.push()
-        for t in self.kernel.totals:
-            name = self.fresh(t.buffer.name)
-            self.scopes[-1].pointers[t.buffer] = Pointer(name, variable=True)
-            self.line(f"{C_TYPES[t.buffer.dtype]} {name} = {units[t.buffer]};")
-        self.iterations(f"run * {LANES} + threadIdx.x", extent, f"runs * {LANES}")
-        for t in self.kernel.totals:
+
+    def total_variable(self, t: Total, unit: str) -> None:
+        name = self.fresh(t.buffer.name)
+        self.scopes[-1].pointers[t.buffer] = Pointer(name, variable=True)
+        self.line(f"{C_TYPES[t.buffer.dtype]} {name} = {unit};")
+
+    def scalars_of_warp(self, slices: dict[Buffer, str]) -> None:
+        """The lanes' totals combined, and kept as the run's."""
+        scalars = [t for t in self.kernel.totals if t.buffer.rank == 0]
+        for t in scalars:
             name = self.pointer(t.buffer).name
-            self.line(f"{name} = {self.over_block(t)}({name});")
-        stores = [f"{slices[t.buffer]}[run] = {self.pointer(t.buffer).name};" for t in self.kernel.totals]
-        self.guarded("threadIdx.x == 0", stores)
+            self.line(f"{name} = {self.over_warp(t.op, t.buffer.dtype)}({name});")
+        if scalars:
+            self.guarded("lane == 0", [f"{slices[t.buffer]}[run] = {self.pointer(t.buffer).name};" for t in scalars])
+
+    def runs_of_threads(self, extent: Text, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:
+        self.run("warp", "warps")
+        for t in self.kernel.totals:
+            self.total_variable(t, units[t.buffer])
+        self.iterations(f"run * {WARP} + lane", extent, f"runs * {WARP}", f"{extent.at(PRODUCT)} >= runs * {4 * WARP}")
+        self.scalars_of_warp(slices)
         self.close()
 
-    def run_of_slices(self, extent: str, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:
-        self.line("for (long long run = thread; run < runs; run += (long long)gridDim.x * blockDim.x) {")
-        self.depth += 1
-        self.push()
+    def runs_of_warps(self, extent: Text, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:
+        self.run("warp", "warps")
+        for t in self.kernel.totals:
+            b, c_type = t.buffer, C_TYPES[t.buffer.dtype]
+            if b.rank == 0:
+                self.total_variable(t, units[b])
+            elif b in self.kept:
+                name = self.fresh(f"{b.name}_lane")
+                turns = -(-self.kept[b] // WARP)
+                self.scopes[-1].pointers[b] = Pointer(name)
+                self.line(f"{c_type} {name}[{turns}];")
+                self.each_turn(turns, f"{name}[turn] = {units[b]};")
+            else:
+                own, count = self.fresh(f"{b.name}_own"), self.dim(elements(b.shape))
+                self.line(f"{c_type}* {own} = {slices[b]} + run * {count.at(PRODUCT + 1)};")
+                self.scopes[-1].pointers[b] = Pointer(own)
+                self.line(f"for (long long element = lane; element < {count.at(SUM)}; element += {WARP}) {own}[element] = {units[b]};")
+        self.exchange(any(t.buffer.rank and t.buffer not in self.kept for t in self.kernel.totals))
+        self.iterations("run", extent, "runs")
+        self.scalars_of_warp(slices)
+        for b, length in self.kept.items():
+            own, place = self.pointer(b).name, f"{WARP} * turn + lane"
+            store = f"{slices[b]}[run * {length} + {place}] = {own}[turn];"
+            self.each_turn(-(-length // WARP), f"if ({place} < {length}) {store}" if length % WARP else store)
+        self.close()
+
+    def each_turn(self, turns: int, text: str) -> None:
+        self.line("#pragma unroll")
+        self.line(f"for (int turn = 0; turn < {turns}; ++turn) {text}")
+
+    def runs_of_slices(self, extent: Text, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:
+        self.run("thread", "threads")
         for t in self.kernel.totals:
             b = t.buffer
             if b.rank == 0:
-                name = self.fresh(b.name)
-                self.scopes[-1].pointers[b] = Pointer(name, variable=True)
-                self.line(f"{C_TYPES[b.dtype]} {name} = {units[b]};")
+                self.total_variable(t, units[b])
             else:
                 self.scopes[-1].pointers[b] = Pointer(slices[b], "runs", "run")
                 count = self.dim(elements(b.shape))
@@ -250,10 +312,10 @@ class _Kernel(Statements):
         self.close()
 
     def finish(self) -> Function:
-        """Every total from its runs: a block an element, its lanes taking the runs in turn, scalars by different blocks."""
+        """Every total from its runs: a warp an element, scalars by different warps."""
         self.lines, self.depth, self.scopes, self.parameters = [], 1, [], []
         self.push()
-        self.scopes[-1].taken.update(("total", "element", "run", "runs"))
+        self.scopes[-1].taken.update(("total", "element", "run", "runs", "warp", "warps", "thread", "threads", "lane"))
         totals = self.kernel.totals
         names: list[tuple[str, str]] = []
         for t in totals:
@@ -263,28 +325,24 @@ class _Kernel(Statements):
         self.scopes[-1].taken.discard("runs")
         sizes: dict[str, None] = {s.name: None for t in totals for d in t.buffer.shape for s in d.sizes() if s.value is None}
         self.lengths(None, list(sizes))
+        self.line("const long long warp = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32;")
+        self.line("const long long warps = (long long)gridDim.x * blockDim.x / 32;")
+        self.line("const int lane = threadIdx.x % 32;")
         for number, (t, (runs, out), unit) in enumerate(zip(totals, names, units)):
-            c_type, rank = C_TYPES[t.buffer.dtype], t.buffer.rank
+            c_type, rank, over = C_TYPES[t.buffer.dtype], t.buffer.rank, self.over_runs(t.op, t.buffer.dtype)
             count = self.dim(elements(t.buffer.shape)).at(SUM)
-            self.line(f"if (blockIdx.x == {f'{number} % gridDim.x' if number else 0}) {{" if rank == 0 else
-                      f"for (long long element = blockIdx.x; element < {count}; element += gridDim.x) {{")
-            self.depth += 1
-            self.line(f"{c_type} total = {unit};")
-            value = Text(f"{runs}[run]" if rank == 0 else f"{runs}[element * runs + run]")
-            adding = combination("total", t.op, t.buffer.dtype, value)
-            self.line(f"for (long long run = threadIdx.x; run < runs; run += {LANES}) {adding}")
-            self.line(f"total = {self.over_block(t)}(total);")
-            self.line(f"if (threadIdx.x == 0) {out}[{'0' if rank == 0 else 'element'}] = total;")
-            self.depth -= 1
+            if rank == 0:
+                self.line(f"if (warp == {f'{number} % warps' if number else 0}) {{")
+                first, step, place = runs, "1", "0"
+            else:
+                self.line(f"for (long long element = warp; element < {count}; element += warps) {{")
+                first, step = (f"{runs} + element * runs", "1") if self.form == "slices" else (f"{runs} + element", count)
+                place = "element"
+            self.line(f"    const {c_type} total = {over}({first}, runs, {step}, {unit});")
+            self.line(f"    if (lane == 0) {out}[{place}] = total;")
             self.line("}")
         results = ", ".join(t.buffer.name for t in totals)
         return self.function_text(self.finisher, f"{self.finisher}: {results} from the runs of {self.function}")
-
-    def over_block(self, t: Total) -> str:
-        dtype = t.buffer.dtype
-        name = block_helper(t.op, dtype)
-        self.combining[name] = block_function(t.op, dtype, lambda place, value: combination(place, t.op, dtype, value))
-        return name
 
     # ------------------------------------------------------------ text
     def summary(self) -> str:

@@ -130,16 +130,10 @@ class Statements(Expressions):
             case Assign(name, value):
                 text, = self.texts([value])
                 self.line(f"{self.name(Ref(name, value.dtype)).text} = {text.text};")
-            case Combine(target, op, value):
-                index = target.index if isinstance(target, Load) else ()
-                *places, text = self.texts([*index, value])
-                place = self.name(target).text if isinstance(target, Ref) else self.element(target.buffer, places)
-                self.line(combination(place, op, value.dtype, text))
-            case Store(buffer, index, value):
-                *places, text = self.texts([*index, value])
-                self.line(f"{self.element(buffer, places)} = {text.text};")
-            case Loop(index=index, extent=extent, body=body):
-                self.loop(index, extent, body)
+            case Combine() | Store():
+                self.line(self.change(s))
+            case Loop():
+                self.loop(s)
             case While(condition=condition, body=body):
                 self.loop_while(condition, body)
             case If(condition=condition, body=body, orelse=orelse):
@@ -167,21 +161,37 @@ class Statements(Expressions):
                 raise AssertionError(f"{self.kernel.name}: no statement of a kernel: {s!r}")
         self.forget(self.changes(s))
 
-    def loop(self, index: str, extent: Expr, body: Block) -> None:
-        if isinstance(extent, Const | Extent | Ref) and not self.depends(extent) & self.changes(Loop(index, extent, body)):
-            text, = self.texts([extent], inline=True)
-        else:
-            text, = self.texts([extent])
-            if self.known(extent) is None:
-                count = self.fresh(f"{index}_count")
-                self.line(f"const long long {count} = {text.text};")
-                text = Text(count)
+    def change(self, s: Combine | Store) -> str:
+        """What a statement does to a variable or an element."""
+        match s:
+            case Combine(target, op, value):
+                index = target.index if isinstance(target, Load) else ()
+                *places, text = self.texts([*index, value])
+                place = self.name(target).text if isinstance(target, Ref) else self.element(target.buffer, target.index, places)
+                return combination(place, op, value.dtype, text)
+            case Store(buffer, index, value):
+                *places, text = self.texts([*index, value])
+                return f"{self.element(buffer, index, places)} = {text.text};"
+
+    def turns(self, s: Loop) -> Text:
+        """How many turns a loop has, named unless it is a plain name."""
+        if isinstance(s.extent, Const | Extent | Ref) and not self.depends(s.extent) & self.changes(s):
+            return self.texts([s.extent], inline=True)[0]
+        text, = self.texts([s.extent])
+        if self.known(s.extent) is None:
+            count = self.fresh(f"{s.index}_count")
+            self.line(f"const long long {count} = {text.text};")
+            text = Text(count)
+        return text
+
+    def loop(self, s: Loop) -> None:
+        text = self.turns(s)
         self.push()
-        c_name = self.bind(index, self.index_bits(extent))
+        c_name = self.bind(s.index, self.index_bits(s.extent))
         self.leaving.append("loop")
         self.line(f"for (long long {c_name} = 0; {c_name} < {text.at(SUM)}; ++{c_name}) {{")
         self.depth += 1
-        self.block(body)
+        self.block(s.body)
         self.close()
         self.leaving.pop()
 
