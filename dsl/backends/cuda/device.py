@@ -77,6 +77,9 @@ class CupyLauncher:
         """One element more: an array without elements may be read at index 0."""
         return self.cupy.empty(count + 1, dtype=dtype)
 
+    def address(self, of: Any) -> int:
+        return int(of.data.ptr)
+
     def upload(self, place: Place, values: Array) -> None:
         self.array(place).set(np.ascontiguousarray(values, dtype=place.dtype).reshape(place.shape))
 

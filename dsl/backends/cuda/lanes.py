@@ -18,6 +18,7 @@ from functools import partial
 from itertools import pairwise, takewhile
 
 from dsl.backends.cuda.expressions import Name, Pointer
+from dsl.backends.cuda.parameters import Needs
 from dsl.backends.cuda.prelude import runs_function, runs_helper, warp_function, warp_helper
 from dsl.backends.cuda.runs import WARP
 from dsl.backends.cuda.spelling import C_TYPES, PRODUCT, Text, linear, literal
@@ -49,7 +50,9 @@ class Lanes(Statements):
     """Prints the statements of an iteration that a thread or a warp makes."""
 
     def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer], own: Sequence[Buffer]) -> None:
-        super().__init__(kernel, of, own)
+        needs = Needs(kernel, of, own)
+        super().__init__(needs.written, needs.changing, of)
+        self.kernel, self.needs = kernel, needs
         self.form, self.shares = form_of(kernel, of)
         self.sharing = False                                     # whether what is printed stands in a shared loop
         self.seldom = False                                      # whether it stands under a condition that hardly ever holds

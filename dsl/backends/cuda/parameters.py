@@ -33,7 +33,7 @@ from dsl.loops.ir import (
 from dsl.machine.expr import Buffer, Expr, Extent, Load, Ref, const, walk
 from dsl.record import record
 
-Role = Literal["buffer", "partials", "private", "fault", "variable", "value", "unit", "count", "runs", "size"]
+Role = Literal["buffer", "partials", "private", "fault", "variable", "value", "unit", "count", "runs", "size", "places", "arrived"]
 
 
 @record
@@ -44,6 +44,8 @@ class Parameter:
         partials   a total `what`, once a run        value      the value of the name `what`
         private    `what`, once a thread             unit       the unit of the total `what`
         fault      one bool: a `Flag` was raised     count, runs, size (named `what`)   lengths, as int64
+        places     where the arrays of a whole program are (`whole.py`)
+        arrived    a number, 0 at first, by which the blocks of a grid wait for each other
     """
 
     name: str

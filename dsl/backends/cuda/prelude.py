@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from dsl.backends.cuda.runs import FEW_RUNS, LANES, LONG_RUN, MOST_PARTIALS, MOST_RUNS, MOST_SLICES, WARP
 from dsl.backends.cuda.spelling import C_TYPES, Text
 from dsl.ir.types import DType
 
@@ -59,6 +60,106 @@ template <class T> struct alignas(sizeof(T) < 4 ? 4 * sizeof(T) : 16) lr_four { 
         *(lr_four<T>*)to = values;
     } else {
         for (int u = 0; u < 4; ++u) to[u] = values.at[u];
+    }
+}""",
+    "lr_barrier": """// All threads of all blocks, which run together, wait for each other, and see what the others have written.
+__device__ inline void lr_barrier(unsigned int* arrived) {
+    __syncthreads();
+    if (gridDim.x == 1) return;
+    if (threadIdx.x == 0) {
+        __threadfence();
+        // The top bit turns over when all have come: block 0 adds what the others' ones leave open.
+        const unsigned int mine = blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1u;
+        const unsigned int before = atomicAdd(arrived, mine);
+        while (((before ^ *(volatile unsigned int*)arrived) & 0x80000000u) == 0) __nanosleep(32);
+        __threadfence();
+    }
+    __syncthreads();
+}""",
+    "lr_array": """// Where an array is: below 2^20 bytes the place is one in the block's own memory.
+template <class T> __device__ inline T* lr_array(unsigned long long place, unsigned char* near) {
+    return place < (1ull << 20) ? (T*)(near + place) : (T*)place;
+}""",
+    "lr_copy": """template <class T> __device__ inline void lr_copy(T* to, const T* from, long long count) {
+    if (to == from) return;
+    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x, threads = (long long)gridDim.x * blockDim.x;
+    for (long long k = thread; k < count; k += threads) to[k] = from[k];
+}""",
+    "lr_swap": "template <class T> __device__ inline void lr_swap(T& a, T& b) { const T kept = a; a = b; b = kept; }",
+    "lr_runs_of_threads": f"""__device__ inline long long lr_runs_of_threads(long long extent) {{
+    return min(min((extent + {WARP - 1}) / {WARP}, max({FEW_RUNS}LL, (extent + {LONG_RUN - 1}) / {LONG_RUN})), {MOST_RUNS}LL);
+}}""",
+    "lr_runs_of_warps": f"""__device__ inline long long lr_runs_of_warps(long long extent, long long elements) {{
+    const long long most = max({LANES}LL, {MOST_PARTIALS["warps"]}LL / max(elements, 1LL));
+    return max(min(min(extent, {MOST_RUNS}LL), most), 0LL);
+}}""",
+    "lr_runs_of_slices": f"""__device__ inline long long lr_runs_of_slices(long long extent, long long elements) {{
+    const long long most = max({LANES}LL, {MOST_PARTIALS["slices"]}LL / max(elements, 1LL));
+    return max(min(min(extent, {MOST_SLICES}LL), most), 0LL);
+}}""",
+    "lr_fma": """// sum + a * b, rounded once; integers wrap.
+__device__ inline float lr_fma(float a, float b, float sum) { return fmaf(a, b, sum); }
+__device__ inline double lr_fma(double a, double b, double sum) { return fma(a, b, sum); }
+"""+_integers("__device__ inline T lr_fma(T a, T b, T sum) { return (T)((UT)sum + (UT)a * (UT)b); }"),
+    "lr_plus": """// a + b; integers wrap.
+__device__ inline double lr_plus(double a, double b) { return a + b; }
+"""+_integers("__device__ inline T lr_plus(T a, T b) { return (T)((UT)a + (UT)b); }"),
+    "lr_wide": """template <class T> struct lr_wide { typedef T type; };
+template <> struct lr_wide<float> { typedef double type; };""",
+    "lr_product": """// out[i, j] = sum over k of a[i, k] * b[k, j].  A warp makes four rows of 32 columns at a time, lane l
+// column l; sums of 256 products are added up in the wider type.  The steps say how a and b lie: one of each array's is 1.
+template <class T> __device__ inline void lr_product(
+    T* __restrict__ out, const T* __restrict__ a, const T* __restrict__ b, long long rows, long long inner, long long columns,
+    long long a_row, long long a_inner, long long b_inner, long long b_column) {
+    const long long warp = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32, warps = (long long)gridDim.x * blockDim.x / 32;
+    const long long across = (columns + 31) / 32, tiles = (rows + 3) / 4 * across;
+    for (long long tile = warp; tile < tiles; tile += warps) {
+        const long long i = tile / across * 4, j = tile % across * 32 + threadIdx.x % 32;
+        const T* const b_j = b + min(j, columns - 1) * b_column;
+        const T* a_i[4];
+        typename lr_wide<T>::type total[4];
+        #pragma unroll
+        for (int r = 0; r < 4; ++r) {
+            a_i[r] = a + min(i + r, rows - 1) * a_row;
+            total[r] = 0;
+        }
+        for (long long first = 0; first < inner; first += 256) {
+            const long long last = min(first + 256, inner);
+            T sum[4] = {0, 0, 0, 0};
+            long long k = first;
+            if (a_inner == 1) {
+                for (; k + 4 <= last; k += 4) {
+                    lr_four<T> a_four[4];
+                    #pragma unroll
+                    for (int r = 0; r < 4; ++r) a_four[r] = lr_load4(a_i[r] + k);
+                    #pragma unroll
+                    for (int u = 0; u < 4; ++u) {
+                        const T b_value = b_j[(k + u) * b_inner];
+                        #pragma unroll
+                        for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a_four[r].at[u], b_value, sum[r]);
+                    }
+                }
+            } else if (i + 4 <= rows) {
+                #pragma unroll 4
+                for (; k < last; ++k) {
+                    const lr_four<T> a_four = lr_load4(a_i[0] + k * a_inner);
+                    const T b_value = b_j[k * b_inner];
+                    #pragma unroll
+                    for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a_four.at[r], b_value, sum[r]);
+                }
+            }
+            for (; k < last; ++k) {
+                const T b_value = b_j[k * b_inner];
+                #pragma unroll
+                for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a_i[r][k * a_inner], b_value, sum[r]);
+            }
+            #pragma unroll
+            for (int r = 0; r < 4; ++r) total[r] = lr_plus(total[r], sum[r]);
+        }
+        #pragma unroll
+        for (int r = 0; r < 4; ++r) {
+            if (i + r < rows && j < columns) out[(i + r) * columns + j] = (T)total[r];
+        }
     }
 }""",
     "lr_floordiv": """// The quotient rounded down; 0 if the divisor is.

@@ -12,7 +12,7 @@ threads lie side by side, and the warps one after the other.  Blocks are of any 
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dsl.backends.cuda.expressions import Name, Pointer
 from dsl.backends.cuda.lanes import Lanes
@@ -54,18 +54,20 @@ class Printed:
         return (self.main,) if self.finish is None else (self.main, self.finish)
 
 
-def print_kernels(program: Program, variables: frozenset[Buffer] = frozenset(), prefix: str = "") -> tuple[Printed, ...]:
-    """Every kernel of a program, in order; `variables` are passed by value.  Functions are named `prefix` and the kernel's name."""
+def print_kernels(program: Program, variables: frozenset[Buffer] = frozenset(), prefix: str = "",
+                  inside: bool = False) -> tuple[Printed, ...]:
+    """Every kernel of a program, in order; `variables` are passed by value.  Functions are named `prefix` and the kernel's name;
+    those `inside` another are called by it and not launched."""
     of, own, taken = roots(program), locals_of(program), set[str]()
     kernels = dict.fromkeys(s for s in statements(program.body) if isinstance(s, Kernel))
-    return tuple(_Kernel(k, of, own.get(k, []), variables, prefix, taken).printed() for k in kernels)
+    return tuple(_Kernel(k, of, own.get(k, []), variables, prefix, taken, inside).printed() for k in kernels)
 
 
-def source_text(kernels: Sequence[Printed]) -> str:
-    """One source of kernels and of the helper functions they need."""
-    body = "\n".join(f.text for k in kernels for f in k.functions)
-    combining = {name: text for k in kernels for name, text in k.combining.items()}
-    return prelude(body, combining) + body
+def source_text(kernels: Sequence[Printed], more: Sequence[Function] = (), combining: Mapping[str, str] | None = None) -> str:
+    """One source of kernels, of `more` functions that call them, and of the helper functions they need."""
+    body = "\n".join(f.text for f in (*(f for k in kernels for f in k.functions), *more))
+    helpers = {**(combining or {}), **{name: text for k in kernels for name, text in k.combining.items()}}
+    return prelude(body, helpers) + body
 
 
 def kernel_source(program: Program, variables: frozenset[Buffer] = frozenset(), prefix: str = "") -> str:
@@ -82,9 +84,9 @@ class _Kernel(Lanes):
     """One kernel: its parameters and the loops around its body."""
 
     def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer], own: list[Buffer], variables: frozenset[Buffer], prefix: str,
-                 taken: set[str]) -> None:
+                 taken: set[str], inside: bool) -> None:
         super().__init__(kernel, of, own)
-        self.variables = variables
+        self.variables, self.inside = variables, inside
         self.parameters: list[Parameter] = []
         self.function = fresh(prefix + kernel.name, taken.__contains__)
         taken.add(self.function)
@@ -363,12 +365,17 @@ class _Kernel(Lanes):
 
     def function_text(self, name: str, summary: str) -> Function:
         body = "\n".join(self.lines)
-        comment = _wrapped(summary.split(" "), " ", "// ", "//     ")
-        head = f'extern "C" __global__ void __launch_bounds__({LANES}) {name}('
-        inside = ", ".join(p.declaration for p in self.parameters)
-        if len(head) + len(inside) + 3 > WIDTH:
-            inside = "\n" + _wrapped([p.declaration for p in self.parameters], ", ", "    ", "    ")
-        return Function(name, tuple(self.parameters), f"{comment}\n{head}{inside}) {{\n{body}\n}}\n")
+        head = "__device__ inline void" if self.inside else f'extern "C" __global__ void __launch_bounds__({LANES})'
+        return Function(name, tuple(self.parameters), function_text(head, name, self.parameters, summary, body))
+
+
+def function_text(head: str, name: str, parameters: Sequence[Parameter], summary: str, body: str) -> str:
+    comment = _wrapped(summary.split(" "), " ", "// ", "//     ")
+    head = f"{head} {name}("
+    inside = ", ".join(p.declaration for p in parameters)
+    if len(head) + len(inside) + 3 > WIDTH:
+        inside = "\n" + _wrapped([p.declaration for p in parameters], ", ", "    ", "    ")
+    return f"{comment}\n{head}{inside}) {{\n{body}\n}}\n"
 
 
 def _shown(b: Buffer) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from dsl.backends.cuda.expressions import Expressions, Pointer, count_uses
-from dsl.backends.cuda.parameters import Needs
 from dsl.backends.cuda.spelling import C_TYPES, SUM, UNARY, Text, infix, product
 from dsl.ir.types import DType
 from dsl.loops.ir import (
@@ -18,7 +17,6 @@ from dsl.loops.ir import (
     Combine,
     Flag,
     If,
-    Kernel,
     Leave,
     Let,
     Local,
@@ -38,13 +36,11 @@ COMBINED = {("add", "float"): "+=", ("mul", "float"): "*=", ("and", "int"): "&="
 
 
 class Statements(Expressions):
-    """Prints the statements of a kernel's body."""
+    """Prints statements; `written` are the arrays that they write, `changing` what changes in them, `of` whose memory windows are."""
 
-    def __init__(self, kernel: Kernel, of: dict[Buffer, Buffer], own: Sequence[Buffer]) -> None:
+    def __init__(self, written: set[Buffer], changing: set[object], of: dict[Buffer, Buffer]) -> None:
         super().__init__()
-        self.kernel, self.of = kernel, of
-        self.needs = Needs(kernel, of, own)
-        self.changing = self.needs.changing
+        self.written, self.changing, self.of = written, changing, of
         self.labels = 0
         self.leaving: list[str] = []
 
@@ -68,14 +64,18 @@ class Statements(Expressions):
         self.depth -= 1
         self.line("}")
 
-    def nested(self, opening: str, body: Block, bind: Callable[[], None] | None = None) -> None:
+    def nested(self, opening: str, s: If | While, body: Block, bind: Callable[[], None] | None = None) -> None:
         self.line(opening)
         self.depth += 1
         self.push()
         if bind is not None:
             bind()
         self.block(body)
+        self.after_turn(s)
         self.close()
+
+    def after_turn(self, s: Stmt) -> None:
+        """What stands at the end of a loop's body besides."""
 
     def block(self, body: Block) -> None:
         """Statements, in stretches within which nothing changes that an expression reads."""
@@ -134,14 +134,14 @@ class Statements(Expressions):
                 self.line(self.change(s))
             case Loop():
                 self.loop(s)
-            case While(condition=condition, body=body):
-                self.loop_while(condition, body)
+            case While():
+                self.loop_while(s)
             case If(condition=condition, body=body, orelse=orelse):
                 text, = self.texts([condition])
-                self.nested(f"if ({text.text}) {{", body)
+                self.nested(f"if ({text.text}) {{", s, body)
                 if orelse:
                     self.lines.pop()
-                    self.nested("} else {", orelse)
+                    self.nested("} else {", s, orelse)
             case Flag(condition):
                 text, = self.texts([condition])
                 self.line(f"if ({text.text}) *fault = true;")
@@ -158,7 +158,7 @@ class Statements(Expressions):
                 self.line(f"const long long {name} = {text.text};")
                 self.scopes[-1].sizes[size] = name
             case _:
-                raise AssertionError(f"{self.kernel.name}: no statement of a kernel: {s!r}")
+                raise AssertionError(f"no statement of a kernel: {s!r}")
         self.forget(self.changes(s))
 
     def change(self, s: Combine | Store) -> str:
@@ -192,23 +192,25 @@ class Statements(Expressions):
         self.line(f"for (long long {c_name} = 0; {c_name} < {text.at(SUM)}; ++{c_name}) {{")
         self.depth += 1
         self.block(s.body)
+        self.after_turn(s)
         self.close()
         self.leaving.pop()
 
-    def loop_while(self, condition: Expr, body: Block) -> None:
+    def loop_while(self, s: While) -> None:
         """The condition is computed anew before each turn; if it needs names, inside the loop."""
+        condition, body = s.condition, s.body
         text, = self.texts([condition], inline=True)
         uses = count_uses([condition])
         self.leaving.append("while")
         if len(text.text) <= WIDTH - 40 and not any(uses[e] > 1 and self.worth_a_name(e) for e in walk([condition])):
-            self.nested(f"while ({text.text}) {{", body)
+            self.nested(f"while ({text.text}) {{", s, body)
         else:
             def tested() -> None:
                 self.uses.append(uses)
                 text, = self.texts([condition])
                 self.uses.pop()
                 self.line(f"if (!{text.at(UNARY)}) break;")
-            self.nested("for (;;) {", body, tested)
+            self.nested("for (;;) {", s, body, tested)
         label = self.leaving.pop()
         if label != "while":
             self.line(f"{label}:;")
@@ -231,7 +233,7 @@ class Statements(Expressions):
         if pointer.stride:
             place = infix("*", place, Text(pointer.stride))
         name = self.fresh(b.name)
-        words = f"{'' if root in self.needs.written or root.role == 'private' else 'const '}{C_TYPES[b.dtype]}*"
+        words = f"{'' if root in self.written or root.role == 'private' else 'const '}{C_TYPES[b.dtype]}*"
         self.line(f"{words} {name} = {infix('+', Text(pointer.name), place).text};")
         self.scopes[-1].pointers[b] = Pointer(name, pointer.stride, pointer.offset)
 

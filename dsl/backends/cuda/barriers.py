@@ -1,0 +1,147 @@
+"""Where a program that runs as one kernel has to wait.
+
+In: a program, and which of its buffers are variables of every thread.  Out: `Waits`: the statements before which all threads wait
+for each other, and the loops whose turns end so.
+
+Since the last barrier some memory has been read and some written.  A statement waits if it reads what has been written, or writes
+what has been read or written.  Around a loop that is asked again until nothing changes, as a turn follows the one before.
+A kernel with totals waits by itself, between its runs and their combination.
+
+    memory  ::=  the root of an array | ("runs", total) | "fault"
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dsl.backends.cuda.parameters import written
+from dsl.loops.ir import (
+    FAULT,
+    Block,
+    Combine,
+    Flag,
+    If,
+    Kernel,
+    Leave,
+    Loop,
+    Product,
+    Stmt,
+    Store,
+    Swap,
+    While,
+    expressions,
+    statements,
+)
+from dsl.machine.expr import Buffer, Load, walk
+from dsl.record import record
+
+Memory = object
+
+
+@record
+class Since:
+    """What has been read and written since the last barrier."""
+
+    read: frozenset[Memory] = frozenset()
+    written: frozenset[Memory] = frozenset()
+
+    def __or__(self, other: Since) -> Since:
+        return Since(self.read | other.read, self.written | other.written)
+
+    def conflicts(self, later: Since) -> bool:
+        return bool(self.written & later.read or (self.read | self.written - {"fault"}) & later.written)
+
+    def renamed(self, a: Memory, b: Memory) -> Since:
+        def exchanged(found: frozenset[Memory]) -> frozenset[Memory]:
+            return frozenset(b if m is a else a if m is b else m for m in found)
+        return Since(exchanged(self.read), exchanged(self.written))
+
+
+class Waits:
+    """`before` and `after_turn` hold the statements (known by identity) before which, and the loops after whose turns, threads wait."""
+
+    def __init__(self, body: Block, variables: frozenset[Buffer], of: dict[Buffer, Buffer]) -> None:
+        self.variables, self.of = variables, of
+        self.before: set[Stmt] = set()
+        self.after_turn: set[Stmt] = set()
+        self.left: list[Since] = []
+        self.block(body, Since())
+
+    def block(self, body: Block, since: Since) -> Since:
+        for s in body:
+            since = self.statement(s, since)
+        return since
+
+    def statement(self, s: Stmt, since: Since) -> Since:
+        if isinstance(s, Swap):
+            return since if s.a in self.variables else since.renamed(self.root(s.a), self.root(s.b))
+        own = self.own(s)
+        if s in self.before or since.conflicts(own):
+            self.before.add(s)
+            since = Since()
+        since = since | own
+        match s:
+            case Loop(body=body) | While(body=body):
+                return self.turns(s, body, own, since)
+            case If(body=body, orelse=orelse):
+                return self.block(body, since) | self.block(orelse, since)
+            case Leave():
+                if self.left:
+                    self.left[-1] = self.left[-1] | since
+                return since
+            case Kernel(totals=totals) if totals:
+                runs = frozenset(("runs", t.buffer) for t in totals)
+                arrays = frozenset(self.root(t.buffer) for t in totals if t.buffer.rank)
+                return Since(runs, frozenset() if any(not t.buffer.rank for t in totals) else arrays)
+            case _:
+                return since
+
+    def turns(self, s: Loop | While, body: Block, own: Since, since: Since) -> Since:
+        while True:
+            marks = len(self.before), len(self.after_turn)
+            if isinstance(s, While):
+                self.left.append(Since())
+            after = self.block(body, since)
+            if isinstance(s, While):                             # its condition is asked again
+                if s in self.after_turn or after.conflicts(own):
+                    self.after_turn.add(s)
+                    after = Since()
+                after = after | own
+            around = since | after
+            left = self.left.pop() if isinstance(s, While) else Since()
+            if around == since and marks == (len(self.before), len(self.after_turn)):
+                return around | left
+            since = around
+
+    def root(self, buffer: Buffer) -> Buffer:
+        return self.of.get(buffer, buffer)
+
+    def own(self, s: Stmt) -> Since:
+        """What a statement reads and writes itself; a kernel all that its threads do."""
+        if isinstance(s, Kernel):
+            totals = {t.buffer for t in s.totals}
+            read = self.loaded([s, *statements(s.body)]) - totals
+            out = {self.root(b) for b in written(s.body) if b.role != "private"} - totals
+            flags = {"fault"} if any(isinstance(i, Flag) for i in statements(s.body)) else set()
+            return Since(frozenset(read), frozenset({*out, *flags, *(("runs", t) for t in totals)}))
+        read = self.loaded([s])
+        match s:
+            case Product(out=out_, a=a, b=b):
+                return Since(frozenset((self.root(a), self.root(b))), frozenset((self.root(out_),)))
+            case Store(buffer=b) if b not in self.variables:
+                return Since(frozenset(read), frozenset((self.root(b),)))
+            case Combine(target=Load(buffer=b)) if b not in self.variables:
+                return Since(frozenset((*read, self.root(b))), frozenset((self.root(b),)))
+            case _:
+                return Since(frozenset(read))
+
+    def loaded(self, found: Iterable[Stmt]) -> set[Memory]:
+        loads: set[Memory] = set()
+        for s in found:
+            for e in walk(expressions(s)):
+                if isinstance(e, Load) and e.buffer not in self.variables and e.buffer.role not in ("private", "input"):
+                    root = self.root(e.buffer)
+                    if root.role not in ("private", "input"):
+                        loads.add(root)
+                elif e is FAULT:
+                    loads.add("fault")
+        return loads

@@ -1,0 +1,140 @@
+"""A whole program launched as one kernel.
+
+In: a `Whole` program, arrays, scalars and sizes, and a `Shape`: how many blocks, of how many threads.  Out: the arrays, and whether a
+fault was met.
+
+The host makes memory for every array, writes down where each is, launches once and fetches the results.  With one block, the
+smallest arrays that fit lie in its shared memory.  Scratch of a call is let go when it ends: the launcher's pool keeps it.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dsl.backends.cuda.launch import Argument, Launcher, Place
+from dsl.backends.cuda.memory import Memory, kept
+from dsl.backends.cuda.parameters import Parameter
+from dsl.backends.cuda.runs import LANES, MOST_PARTIALS, MOST_RUNS, MOST_SLICES, WARP, Form
+from dsl.backends.cuda.whole import Array, Whole
+from dsl.ir.types import Dim
+from dsl.ir.types import product as elements
+from dsl.loops.interpret import lengths
+from dsl.loops.ir import size_names
+from dsl.loops.python_code import NUMPY
+from dsl.machine.expr import BITS, Buffer, Ref
+from dsl.record import record
+
+NEAR = 1 << 20
+"""Places below are in shared memory."""
+ALIGNED = 16
+
+
+@record
+class Shape:
+    """Of a launch: `blocks` of `threads` each; one block alone has its arrays near, as far as they fit."""
+
+    blocks: int
+    threads: int
+
+
+class WholeProgram:
+    def __init__(self, whole: Whole, launcher: Launcher) -> None:
+        self.whole, self.launcher = whole, launcher
+        self.program = whole.program
+        self.function = launcher.load(whole.source, [whole.function])[whole.function.name]
+        self.sizes = size_names(whole.program)
+
+    def run(self, arrays: Sequence[Any], scalars: Sequence[Any], sizes: Mapping[str, int], shape: Shape) -> bool:
+        program, launcher = self.program, self.launcher
+        given = dict(zip(program.passed, arrays, strict=True))
+        values = {r.name: NUMPY[r.dtype](v) for r, v in zip(program.scalars, scalars, strict=True)}
+        known = {name: int(sizes[name]) for name in self.sizes}
+        held = {b: self.given(b, a, lengths(b.shape, known)) for b, a in given.items()}
+        near, shared = self.near(known, shape)
+        made: list[Memory] = []
+        places = np.zeros(len(self.whole.arrays) + len(self.whole.passed) + 1, np.int64)
+        for number, array in enumerate(self.whole.arrays):
+            if number in near:
+                places[number] = near[number]
+            elif array.buffer in held and array.kind not in ("partials", "private"):
+                places[number] = launcher.address(held[array.buffer].held)
+            else:
+                made.append(Memory(launcher, array.buffer.dtype, self.length(array, known, shape)))
+                places[number] = launcher.address(made[-1].held)
+        for number, b in enumerate(self.whole.passed):
+            places[len(self.whole.arrays) + number] = launcher.address(held[b].held)
+        table, arrived, fault = (kept(launcher, a) for a in (places, np.zeros(1, np.int32), np.zeros(1, np.bool_)))
+
+        def argument(p: Parameter) -> Argument:
+            match p.role, p.what:
+                case "buffer", Buffer() as b:
+                    return Place(held[b].held, 0, lengths(b.shape, known), b.dtype)
+                case "value", Ref() as value:
+                    return values[value.name]
+                case "size", str() as name:
+                    return np.int64(known[name])
+                case "places", _:
+                    return table.place()
+                case "arrived", _:
+                    return arrived.place()
+                case "fault", _:
+                    return fault.place()
+                case _:
+                    raise AssertionError(f"{p!r}")
+
+        launcher.launch(self.function, shape.blocks, shape.threads, [argument(p) for p in self.whole.function.parameters], shared,
+                        shape.blocks > 1)
+        for b, array in given.items():
+            if b.role != "input" and not isinstance(array, Memory):
+                array[...] = held[b].fetched(lengths(b.shape, known))
+        return any(p.role == "fault" for p in self.whole.function.parameters) and bool(fault[0])
+
+    # ------------------------------------------------------------ where arrays are
+    def given(self, b: Buffer, array: Any, shape: tuple[int, ...]) -> Memory:
+        if isinstance(array, Memory):
+            if (array.element, array.size) != (b.dtype, prod(shape)):
+                raise TypeError(f"{b.name} is {b.dtype}{list(shape)}; given {array.size} elements of {array.element}")
+            return array
+        return kept(self.launcher, array, b.dtype)
+
+    def length(self, array: Array, sizes: Mapping[str, int], shape: Shape) -> int:
+        """How many elements an array has."""
+        b = array.buffer
+        count = prod(lengths(b.shape, sizes))
+        threads = shape.blocks * shape.threads
+        if array.kind == "partials":
+            assert array.of is not None
+            return count * self.most_runs(array, sizes) + 1
+        if array.kind == "private":
+            assert array.of is not None
+            return count * (threads // WARP if array.of.form == "warps" else threads)
+        return count
+
+    @staticmethod
+    def most_runs(array: Array, sizes: Mapping[str, int]) -> int:
+        """The most runs that a kernel can have, whatever its extent."""
+        assert array.of is not None
+        form: Form = array.of.form
+        if form == "threads":
+            return MOST_RUNS
+        total = sum((elements(t.buffer.shape) for t in array.of.kernel.totals), start=Dim.of(0)).evaluate(sizes) or 0
+        return min(MOST_SLICES if form == "slices" else MOST_RUNS, max(LANES, MOST_PARTIALS[form] // max(total, 1)))
+
+    def near(self, sizes: Mapping[str, int], shape: Shape) -> tuple[dict[int, int], int]:
+        """The arrays that lie in shared memory, smallest first, and where; and how many bytes they take."""
+        if shape.blocks > 1:
+            return {}, 0
+        found: dict[int, int] = {}
+        end = 0
+        by_size = sorted((self.length(a, sizes, shape) * (-(-BITS[a.buffer.dtype] // 8)), number)
+                         for number, a in enumerate(self.whole.arrays))
+        for size, number in by_size:
+            room = -(-max(size, 1) // ALIGNED) * ALIGNED
+            if end + room > min(self.launcher.shared_bytes, NEAR):
+                break
+            found[number] = end
+            end += room
+        return found, end
