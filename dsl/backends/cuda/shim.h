@@ -1,58 +1,114 @@
-// CUDA C on the CPU, for the sources that dsl/backends/cuda prints: every thread of a block is a fiber.
+// CUDA C on the CPU, for the sources that dsl/backends/cuda prints: every thread is a fiber.
 //
-// Blocks run one after another in random order.  Threads run, in random order, until they wait: at __syncthreads for the
-// whole block, at a shuffle or __syncwarp for the lanes of their mask.  From one barrier to the next either all warps go on
-// together, or each runs as far as it can before the next one begins.  What real hardware may let pass or hang on is an
-// error here: a barrier that only a part of the block reaches (threads that have ended count as missing), lanes of a mask
-// that wait at different places, a lane that is not in the mask it gives.  Shared memory is filled with 0xff (nan, -1) before
-// each block, and a shuffle from a lane that does not exist gives such bytes too.
+// Blocks run one after another in random order, or, if they are launched together, all at once.  Threads run, in random order,
+// until they wait: at __syncthreads for the whole block, at a shuffle or __syncwarp for the lanes of their mask, in __nanosleep
+// for a turn.  From one barrier to the next either all warps of a block go on together, or each runs as far as it can before the
+// next one begins; before an atomic operation or a fence a thread may be put aside.  What real hardware may let pass or hang on
+// is an error here: a barrier that only a part of the block reaches (threads that have ended count as missing), lanes of a mask
+// that wait at different places, a lane that is not in the mask it gives, blocks of which all that is left sleeps and nothing
+// changes any more.  Shared memory is filled with 0xff (nan, -1) before each block, and a shuffle from a lane that does not exist
+// gives such bytes too; what is around a shared array must be as it was when the block ends.
 //
-// Compiled with -DLR_PREEMPT -fsanitize-coverage=trace-pc, a thread may also be put aside at the start of any basic block, so
-// that threads which touch what they should not share meet in the middle.
+// What UBSan finds (-fsanitize=alignment and others) is an error of the launch: the handlers are here, and no library of it is
+// loaded.  Compiled with -DLR_PREEMPT -fsanitize-coverage=trace-pc, a thread may also be put aside at the start of any basic
+// block, so that threads which touch what they should not share meet in the middle.  With -DLR_WATCH
+// -fsanitize=kernel-address every access is looked at (shim_watch.h).
 #pragma once
 #include <math.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#ifndef __x86_64__
 #include <ucontext.h>
+#endif
 
 #define __global__ static
 #define __device__ static __attribute__((unused))
-#define __launch_bounds__(threads)
-#define __shared__ static __attribute__((section("lr_shared")))
+#define __align__(bytes) __attribute__((aligned(bytes)))
+#define __launch_bounds__(...)
 
 struct lr_index { unsigned x, y, z; };
 static lr_index threadIdx, blockIdx, blockDim, gridDim;
 
-extern "C" __attribute__((visibility("hidden"))) char __start_lr_shared[], __stop_lr_shared[];
+// Of functions that a thread calls while its own code is looked at and put aside.
+#define LR_OWN __attribute__((noinline, unused, no_sanitize_coverage, no_sanitize("kernel-address,undefined")))
 
 namespace lr_shim {
 
-__attribute__((section("lr_shared"), used)) static char section_exists[8];
+enum State { READY, ASLEEP, AT_BARRIER, AT_WARP, DONE, STATES };
 
-enum State { READY, AT_BARRIER, AT_WARP, DONE };
+const unsigned MOST_THREADS = 1024, WARPS = MOST_THREADS / 32, MOST_VARIABLES = 64;
+const unsigned MOST_STATIC = 48 * 1024;                   // bytes of shared arrays that are declared in the source
+const unsigned NAPS = 64;                                 // of every sleeping thread, before the grid is said to wait for ever
+const size_t STACK = 128 * 1024;
+const size_t MARGIN = 64, WIDE_MARGIN = 4096;             // around shared arrays, around dynamic shared memory
+const uint32_t MARGIN_WORD = 0x7fa5a5a5;                  // a signalling nan
+
+struct Block;
+struct Clock;
 
 struct Thread {
+#ifdef __x86_64__
+    void* stack;                          // its pointer, while something else runs
+#else
     ucontext_t context;
+#endif
+    char* low;                            // where its stack begins
+    Block* block;
+    unsigned index;
     State state;
     unsigned site, mask;                  // where it waits, and for which lanes
     unsigned shuffles;                    // how many it has done; two slots, as a lane may be one shuffle ahead
     uint64_t slot[2];
+    unsigned naps;
+    uint64_t napped_since;                // the number of the change after which they were counted
+    uint64_t fenced, fenced_itself, warp_synced;          // times (shim_watch.h)
+    unsigned warp_mask;
+    Clock *known, *pending;
 };
 
-const unsigned MOST_THREADS = 1024;
-const size_t STACK = 128 * 1024;
+struct Shared {                           // an array of a block, with a margin on both sides
+    unsigned site;
+    size_t size, around;
+    unsigned char* whole;
+    void* records;
+    unsigned granule;
+};
 
-static Thread threads[MOST_THREADS];
-static char* stacks;
-static ucontext_t scheduler;
-static unsigned current;
-static uint64_t random_state;
+struct Block {
+    unsigned index;
+    Thread* threads;
+    unsigned in[STATES], warp_in[WARPS][STATES];          // threads by their state
+    unsigned order[MOST_THREADS];
+    bool alone;                                           // one warp at a time
+    unsigned warp;                                        // which one
+    unsigned variables;
+    Shared variable[MOST_VARIABLES], near;
+    size_t declared;                                      // bytes of variables
+    uint64_t barrier;                                     // the time of the last one
+    Clock* known;
+};
+
+struct Range {                            // memory that a kernel may touch: an argument's
+    char* begin;
+    uint64_t size, granule;
+    void* records;
+};
+
+struct Launch {                           // as shim.py makes it
+    uint64_t grid, block, shared, shared_most, together, seed, ranges;
+    Range* range;
+    char *stacks, *message;               // of 256 characters
+};
+
+static Launch asked;
+static Thread* self;
+static Block* here;
+static uint64_t random_state, changes;
 static void (*body)(void*);
 static void* arguments;
-static char* message;                     // 256 characters, of the caller
 static bool failed;
 static bool in_kernel;                    // whether what runs is a thread's own code
 
@@ -71,180 +127,463 @@ static void shuffle(unsigned* order, unsigned count) {
     }
 }
 
-static void wait(State state, unsigned site, unsigned mask) {
+__attribute__((format(printf, 1, 2))) static bool fail(const char* text, ...) {
+    if (failed) return false;
+    failed = true;
+    va_list given;
+    va_start(given, text);
+    vsnprintf(asked.message, 256, text, given);
+    va_end(given);
+    return false;
+}
+
+// ------------------------------------------------------------ fibers
+#ifdef __x86_64__
+extern "C" __attribute__((visibility("hidden"))) void lr_shim_switch(void** from, void* to);
+asm(R"(
+    .text
+    .type lr_shim_switch, @function
+lr_shim_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+    .size lr_shim_switch, .-lr_shim_switch
+)");
+static void* scheduler;
+static void to_scheduler(Thread& thread) { lr_shim_switch(&thread.stack, scheduler); }
+static void to_thread(Thread& thread) { lr_shim_switch(&scheduler, thread.stack); }
+static void prepare(Thread& thread, void (*start)()) {
+    void** top = (void**)(thread.low + STACK) - 8;       // six registers, where to return to, and what that finds on its stack
+    memset(top, 0, 8 * sizeof(void*));
+    top[6] = (void*)start;
+    thread.stack = top;
+}
+#else
+static ucontext_t scheduler;
+static void to_scheduler(Thread& thread) { swapcontext(&thread.context, &scheduler); }
+static void to_thread(Thread& thread) { swapcontext(&scheduler, &thread.context); }
+static void prepare(Thread& thread, void (*start)()) {
+    getcontext(&thread.context);
+    thread.context.uc_stack.ss_sp = thread.low;
+    thread.context.uc_stack.ss_size = STACK;
+    thread.context.uc_link = nullptr;
+    makecontext(&thread.context, start, 0);
+}
+#endif
+
+static void become(Thread& thread, State state) {
+    Block& block = *thread.block;
+    const unsigned warp = thread.index / 32;
+    --block.in[thread.state];
+    --block.warp_in[warp][thread.state];
+    thread.state = state;
+    ++block.in[state];
+    ++block.warp_in[warp][state];
+}
+
+LR_OWN static void wait(State state, unsigned site, unsigned mask) {
     in_kernel = false;
-    Thread& self = threads[current];
-    self.state = state;
-    self.site = site;
-    self.mask = mask;
-    swapcontext(&self.context, &scheduler);
+    Thread& thread = *self;
+    thread.site = site;
+    thread.mask = mask;
+    if (state != READY) become(thread, state);
+    to_scheduler(thread);
+}
+
+[[noreturn]] LR_OWN static void never() {
+    for (;;) wait(READY, 0, 0);
 }
 
 static void thread_main() {
     body(arguments);
-    in_kernel = false;
-    threads[current].state = DONE;
+    ++changes;
+    wait(DONE, 0, 0);
+    never();
 }
 
+// What comes before an atomic operation or a fence.
+LR_OWN static void perhaps_aside() {
+    in_kernel = false;
+    if (random_bits() % 4 == 0) wait(READY, 0, 0);
+    in_kernel = true;
+}
+
+LR_OWN static void nap() {
+    in_kernel = false;
+    Thread& thread = *self;
+    if (thread.napped_since != changes) thread.naps = 0;
+    thread.napped_since = changes;
+    ++thread.naps;
+    wait(ASLEEP, 0, 0);
+}
+
+// ------------------------------------------------------------ shared memory
+static Shared guarded(unsigned site, size_t size, size_t around, unsigned granule) {
+    Shared made = {site, size, around, (unsigned char*)malloc(size + 2 * around + 8), nullptr, granule};
+    for (size_t i = 0; i < around; i += 4) memcpy(made.whole + i, &MARGIN_WORD, 4);
+    memset(made.whole + around, 0xff, size);
+    for (size_t i = 0; i < around; i += 4) memcpy(made.whole + around + size + i, &MARGIN_WORD, 4);
+    return made;
+}
+
+static bool intact(const Shared& array) {
+    for (size_t i = 0; i < array.around; i += 4)
+        if (memcmp(array.whole + i, &MARGIN_WORD, 4) || memcmp(array.whole + array.around + array.size + i, &MARGIN_WORD, 4)) return false;
+    return true;
+}
+
+// The calling block's own memory for a variable that is declared __shared__.
+LR_OWN static void* variable(unsigned site, size_t size, unsigned granule) {
+    const bool before = in_kernel;
+    in_kernel = false;
+    Block& block = *here;
+    unsigned k = 0;
+    while (k < block.variables && block.variable[k].site != site) ++k;
+    if (k == block.variables) {
+        block.declared += size;
+        if (k == MOST_VARIABLES || block.declared > MOST_STATIC || block.declared + asked.shared > asked.shared_most) {
+            fail("too much shared memory: %zu bytes are declared and %u given at the launch", block.declared, (unsigned)asked.shared);
+            never();
+        }
+        block.variable[block.variables++] = guarded(site, size, MARGIN, granule);
+    }
+    in_kernel = before;
+    return block.variable[k].whole + MARGIN;
+}
+
+// The dynamic shared memory.
+LR_OWN static unsigned char* near() { return here->near.whole + WIDE_MARGIN; }
+
+#ifdef LR_WATCH
+#include "shim_watch.h"
+#else
+inline void began(Block&) {}
+inline void forget(Block&) {}
+inline void barrier_passed(Block&) {}
+inline void warp_passed(Thread&, unsigned) {}
+inline void fenced() {}
+inline void atomic_at(void*) {}
+inline void settled() {}
+inline bool watch_begins() { return true; }
+inline void watch_ends() {}
+#endif
+
+// ------------------------------------------------------------ a block
 // The lanes a mask can mean: those that the block has.
-static unsigned lanes_of_warp(unsigned warp) {
+LR_OWN static unsigned lanes_of_warp(unsigned warp) {
     const unsigned count = blockDim.x - warp * 32;
     return count >= 32 ? 0xffffffffu : (1u << count) - 1;
 }
 
-// Lets lanes go on whose whole mask waits at one place.  False if a warp is stuck: its lanes wait and none of them can run.
-static bool release_warps(bool* released) {
-    for (unsigned warp = 0; warp * 32 < blockDim.x; ++warp) {
-        Thread* lanes = threads + warp * 32;
-        const unsigned exist = lanes_of_warp(warp);
-        unsigned waiting = 0, ready = 0;
-        for (unsigned lane = 0; lane < 32; ++lane) {
-            if (!(exist >> lane & 1)) continue;
-            if (lanes[lane].state == AT_WARP) waiting |= 1u << lane;
-            if (lanes[lane].state == READY) ready |= 1u << lane;
-        }
-        for (unsigned lane = 0; lane < 32; ++lane) {
-            if (!(waiting >> lane & 1)) continue;
-            const unsigned wanted = lanes[lane].mask & exist;
-            bool together = (wanted & ~waiting) == 0;
-            for (unsigned other = 0; other < 32 && together; ++other)
-                if (wanted >> other & 1) together = lanes[other].site == lanes[lane].site && lanes[other].mask == lanes[lane].mask;
-            if (together) {
-                for (unsigned other = 0; other < 32; ++other)
-                    if (wanted >> other & 1) lanes[other].state = READY;
-                waiting &= ~wanted;
-                *released = true;
+// Lets lanes go on whose whole mask waits at one place.  False if the warp is stuck: its lanes wait and none of them can run.
+static bool release_warp(Block& block, unsigned warp) {
+    Thread* lanes = block.threads + warp * 32;
+    const unsigned exist = lanes_of_warp(warp);
+    unsigned waiting = 0;
+    bool released = false;
+    for (unsigned lane = 0; lane < 32; ++lane)
+        if (exist >> lane & 1 && lanes[lane].state == AT_WARP) waiting |= 1u << lane;
+    for (unsigned lane = 0; lane < 32; ++lane) {
+        if (!(waiting >> lane & 1)) continue;
+        const unsigned wanted = lanes[lane].mask & exist;
+        bool together = (wanted & ~waiting) == 0;
+        for (unsigned other = 0; other < 32 && together; ++other)
+            if (wanted >> other & 1) together = lanes[other].site == lanes[lane].site && lanes[other].mask == lanes[lane].mask;
+        if (!together) continue;
+        for (unsigned other = 0; other < 32; ++other)
+            if (wanted >> other & 1) {
+                become(lanes[other], READY);
+                warp_passed(lanes[other], wanted);
             }
-        }
-        if (waiting && !ready && !*released) {
-            snprintf(message, 256, "warp divergence: lanes %08x of %08x wait in warp %u of block %u", waiting, exist, warp, blockIdx.x);
-            return false;
-        }
+        waiting &= ~wanted;
+        released = true;
+        ++changes;
     }
+    if (waiting && !released && !block.warp_in[warp][READY] && !block.warp_in[warp][ASLEEP])
+        return fail("warp divergence: lanes %08x of %08x wait in warp %u of block %u", waiting, exist, warp, block.index);
     return true;
 }
 
-static bool run_block() {
+// Lets threads go on that have waited for what has come.  False if they never will.
+static bool settle(Block& block) {
     const unsigned count = blockDim.x;
-    memset(__start_lr_shared, 0xff, __stop_lr_shared - __start_lr_shared);
-    unsigned order[MOST_THREADS];
-    for (unsigned t = 0; t < count; ++t) {
-        order[t] = t;
-        getcontext(&threads[t].context);
-        threads[t].context.uc_stack.ss_sp = stacks + t * STACK;
-        threads[t].context.uc_stack.ss_size = STACK;
-        threads[t].context.uc_link = &scheduler;
-        threads[t].state = READY;
-        threads[t].shuffles = 0;
-        makecontext(&threads[t].context, thread_main, 0);
+    for (unsigned warp = 0; warp * 32 < count; ++warp)
+        if (block.warp_in[warp][AT_WARP] && !release_warp(block, warp)) return false;
+    if (block.in[READY] || block.in[ASLEEP] || block.in[DONE] == count) return true;
+    unsigned first = 0;
+    while (first < count - 1 && block.threads[first].state != AT_BARRIER) ++first;
+    bool one_site = true;
+    for (unsigned t = 0; t < count; ++t)
+        one_site = one_site && (block.threads[t].state != AT_BARRIER || block.threads[t].site == block.threads[first].site);
+    if (block.in[AT_BARRIER] < count || !one_site)
+        return fail("barrier divergence: %u of %u threads at %s, %u have ended, in block %u", block.in[AT_BARRIER], count,
+                    one_site ? "__syncthreads" : "different __syncthreads", block.in[DONE], block.index);
+    for (unsigned t = 0; t < count; ++t) become(block.threads[t], READY);
+    barrier_passed(block);
+    ++changes;
+    block.alone = random_bits() % 2;
+    return true;
+}
+
+static void resume(Thread& thread) {
+    self = &thread;
+    here = thread.block;
+    threadIdx = {thread.index, 0, 0};
+    blockIdx = {here->index, 0, 0};
+    in_kernel = true;
+    to_thread(thread);
+    in_kernel = false;
+    settled();
+}
+
+// Every thread that is ready, of the block or of its chosen warp, runs until it waits.
+static void go_round(Block& block) {
+    unsigned* order = block.order;
+    unsigned count = blockDim.x;
+    if (block.alone) {
+        const unsigned warps = (count + 31) / 32;
+        if (!block.warp_in[block.warp % warps][READY]) block.warp = random_bits() % warps;
+        while (!block.warp_in[block.warp % warps][READY]) ++block.warp;
+        block.warp %= warps;
+        const unsigned first = block.warp * 32;
+        count = count - first < 32 ? count - first : 32;
+        for (unsigned k = 0; k < count; ++k) order[k] = first + k;
+    } else {
+        for (unsigned k = 0; k < count; ++k) order[k] = k;
     }
     shuffle(order, count);
-    bool together = random_bits() % 2;
-    for (;;) {
-        if (together) shuffle(order, count);                     // otherwise the order of the warps stays as it is
-        unsigned warp = count, skipped = 0;                      // the warp that runs alone, once one has been found
-        for (unsigned k = 0; k < count; ++k) {
-            current = order[k];
-            if (threads[current].state != READY) continue;
-            if (!together && warp == count) warp = current / 32;
-            if (!together && warp != current / 32) {
-                ++skipped;
-                continue;
-            }
-            threadIdx = {current, 0, 0};
-            in_kernel = true;
-            swapcontext(&scheduler, &threads[current].context);
-            in_kernel = false;
-            if (failed) return false;
-        }
-        bool released = false;
-        if (!release_warps(&released)) return false;
-        if (released || skipped) continue;
-        unsigned at_barrier = 0, done = 0, first = 0;
-        bool one_site = true, running = false;
-        for (unsigned t = 0; t < count; ++t) {
-            running = running || threads[t].state == READY;
-            done += threads[t].state == DONE;
-            if (threads[t].state != AT_BARRIER) continue;
-            if (at_barrier++ == 0) first = threads[t].site;
-            one_site = one_site && threads[t].site == first;
-        }
-        if (running) continue;
-        if (done == count) return true;
-        if (at_barrier < count || !one_site) {
-            snprintf(message, 256, "barrier divergence: %u of %u threads at %s, %u have ended, in block %u", at_barrier, count,
-                     one_site ? "__syncthreads" : "different __syncthreads", done, blockIdx.x);
-            return false;
-        }
-        for (unsigned t = 0; t < count; ++t) threads[t].state = READY;
-        together = random_bits() % 2;
-        shuffle(order, count);
+    for (unsigned k = 0; k < count && !failed; ++k)
+        if (block.threads[order[k]].state == READY) resume(block.threads[order[k]]);
+}
+
+static void wake(Block& block) {
+    if (!block.in[ASLEEP]) return;
+    for (unsigned t = 0; t < blockDim.x; ++t)
+        if (block.threads[t].state == ASLEEP) become(block.threads[t], READY);
+}
+
+static void begin(Block& block, unsigned index, Thread* threads, char* stacks) {
+    memset((void*)&block, 0, sizeof block);
+    block.index = index;
+    block.threads = threads;
+    block.alone = random_bits() % 2;
+    block.in[READY] = blockDim.x;
+    memset((void*)threads, 0, blockDim.x * sizeof(Thread));
+    for (unsigned t = 0; t < blockDim.x; ++t) {
+        threads[t].block = &block;
+        threads[t].index = t;
+        threads[t].low = stacks + t * STACK;
+        ++block.warp_in[t / 32][READY];
+        prepare(threads[t], thread_main);
     }
+    block.near = guarded(0, asked.shared, WIDE_MARGIN, 1);
+    began(block);
+}
+
+static void end(Block& block) {
+    if (!intact(block.near))
+        fail("dynamic shared memory was written outside its %u bytes, in block %u", (unsigned)asked.shared, block.index);
+    forget(block);
+    free(block.near.whole);
+    for (unsigned k = 0; k < block.variables; ++k) {
+        if (!intact(block.variable[k]))
+            fail("a shared array of %zu bytes was written outside, in block %u", block.variable[k].size, block.index);
+        free(block.variable[k].whole);
+    }
+}
+
+// ------------------------------------------------------------ a grid
+// Whether all that is left sleeps, and has looked in vain often enough.
+static bool waits_for_ever(Block** alive, unsigned count, unsigned grid) {
+    unsigned asleep = 0;
+    for (unsigned b = 0; b < count; ++b) {
+        if (alive[b]->in[READY]) return false;
+        for (unsigned t = 0; t < blockDim.x; ++t) {
+            const Thread& thread = alive[b]->threads[t];
+            if (thread.state == ASLEEP && (thread.napped_since != changes || thread.naps < NAPS)) return false;
+        }
+        asleep += alive[b]->in[ASLEEP];
+    }
+    if (asked.together)
+        fail("the grid waits for ever: %u of %u blocks wait (%u threads in __nanosleep)%s", count, grid, asleep,
+             count < grid ? ", the others have ended" : "");
+    else
+        fail("the grid waits for ever: block %u waits (%u threads in __nanosleep), and was not launched together with the others",
+             alive[0]->index, asleep);
+    return true;
+}
+
+// A round of all blocks in which any thread may come after any other.
+static void go_round_together(Block** alive, unsigned count, unsigned* order) {
+    for (unsigned b = 0; b < count; ++b) wake(*alive[b]);
+    const unsigned threads = count * blockDim.x;
+    for (unsigned k = 0; k < threads; ++k) order[k] = k;
+    shuffle(order, threads);
+    for (unsigned k = 0; k < threads && !failed; ++k) {
+        Thread& thread = alive[order[k] / blockDim.x]->threads[order[k] % blockDim.x];
+        if (thread.state == READY) resume(thread);
+    }
+    for (unsigned b = 0; b < count && !failed; ++b) settle(*alive[b]);
+}
+
+// Runs blocks that are all alive at once.
+static void run(Block* blocks, unsigned count, unsigned grid) {
+    Block** alive = (Block**)malloc(count * sizeof(Block*));
+    unsigned* order = (unsigned*)malloc(count * blockDim.x * sizeof(unsigned));
+    for (unsigned b = 0; b < count; ++b) alive[b] = blocks + b;
+    uint64_t seen = changes, turns = 0;
+    while (count && !failed) {
+        const unsigned chosen = random_bits() % count;
+        if (count > 1 && random_bits() % 8 == 0) {
+            go_round_together(alive, count, order);
+        } else {
+            Block& block = *alive[chosen];
+            wake(block);
+            unsigned rounds = count == 1 || random_bits() % 2 ? ~0u : 1 + random_bits() % 4;
+            for (; rounds && block.in[READY] && !failed; --rounds) {
+                go_round(block);
+                if (!failed) settle(block);
+            }
+        }
+        for (unsigned b = count; b-- > 0 && !failed;)
+            if (alive[b]->in[DONE] == blockDim.x) {
+                end(*alive[b]);
+                alive[b] = alive[--count];
+            }
+        turns = changes == seen ? turns + 1 : 0;
+        seen = changes;
+        if (turns > NAPS * count && count && !failed) waits_for_ever(alive, count, grid);
+    }
+    for (unsigned b = 0; b < count; ++b) end(*alive[b]);
+    free(order);
+    free(alive);
 }
 
 template <class Body> static void call(void* of) { (*(Body*)of)(); }
 
 // 0, or 1 with a message.
-template <class Body> static int launch(unsigned grid, unsigned block, uint64_t seed, char* text, Body run) {
-    if (!stacks) stacks = (char*)mmap(nullptr, MOST_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    message = text;
-    message[0] = 0;
+template <class Body> static int launch(const Launch* given, Body kernel) {
+    asked = *given;
+    const unsigned grid = asked.grid, block = asked.block;
+    asked.message[0] = 0;
     failed = false;
-    if (block == 0 || block > MOST_THREADS || grid == 0) {
-        snprintf(message, 256, "no such launch: %u blocks of %u threads", grid, block);
-        return 1;
-    }
-    random_state = seed;
+    random_state = asked.seed;
+    alignas(16) static char held[sizeof kernel];         // not on the stack: threads may not touch that one
+    memcpy(held, (void*)&kernel, sizeof kernel);
     body = call<Body>;
-    arguments = &run;
+    arguments = held;
     gridDim = {grid, 1, 1};
     blockDim = {block, 1, 1};
+    const unsigned alive = asked.together ? grid : 1;
     unsigned* order = (unsigned*)malloc(grid * sizeof(unsigned));
+    Block* blocks = (Block*)malloc(alive * sizeof(Block));
+    Thread* threads = (Thread*)malloc(alive * block * sizeof(Thread));
     for (unsigned b = 0; b < grid; ++b) order[b] = b;
     shuffle(order, grid);
-    bool good = true;
-    for (unsigned b = 0; b < grid && good; ++b) {
-        blockIdx = {order[b], 0, 0};
-        good = run_block();
+    for (unsigned first = watch_begins() ? 0 : grid; first < grid && !failed; first += alive) {
+        for (unsigned b = 0; b < alive; ++b)
+            begin(blocks[b], order[first + b], threads + b * block, asked.stacks + b * block * STACK);
+        run(blocks, alive, grid);
     }
+    watch_ends();
+    free(threads);
+    free(blocks);
     free(order);
-    return good ? 0 : 1;
+    return failed ? 1 : 0;
 }
 
-static void check_mask(unsigned mask) {
-    if (mask >> (threadIdx.x % 32) & 1) return;
-    snprintf(message, 256, "lane %u of block %u is not in the mask %08x it gives", threadIdx.x % 32, blockIdx.x, mask);
-    failed = true;
-    wait(AT_WARP, 0, 0);
+// ------------------------------------------------------------ what threads call
+LR_OWN static void check_shuffle(unsigned mask, unsigned width) {
+    in_kernel = false;
+    if (!(mask >> (threadIdx.x % 32) & 1)) {
+        fail("lane %u of block %u is not in the mask %08x it gives", threadIdx.x % 32, blockIdx.x, mask);
+        never();
+    }
+    if (width == 0 || width > 32 || width & (width - 1)) {
+        fail("a shuffle has no width of %u", width);
+        never();
+    }
+    in_kernel = true;
 }
 
 // The value that lane `source` of this warp gives at the same place.
-template <class T> static T from_lane(unsigned mask, T value, unsigned source, unsigned site) {
+template <class T> LR_OWN static T from_lane(unsigned mask, T value, unsigned source, unsigned site) {
     static_assert(sizeof(T) <= sizeof(uint64_t), "a shuffle moves at most eight bytes");
-    check_mask(mask);
-    const unsigned warp = threadIdx.x / 32, turn = threads[current].shuffles++ % 2;
-    memcpy(&threads[current].slot[turn], &value, sizeof value);
+    in_kernel = false;
+    const unsigned warp = threadIdx.x / 32, turn = self->shuffles++ % 2;
+    memcpy(&self->slot[turn], &value, sizeof value);
     wait(AT_WARP, site, mask);
     T result;
     if (lanes_of_warp(warp) & mask & 1u << source)
-        memcpy(&result, &threads[warp * 32 + source].slot[turn], sizeof result);
+        memcpy(&result, &here->threads[warp * 32 + source].slot[turn], sizeof result);
     else
         memset(&result, 0xff, sizeof result);
     return result;
 }
 
-template <class T> static T down(unsigned mask, T value, unsigned step, unsigned site, unsigned width = 32) {
+template <class T> LR_OWN static T down(unsigned mask, T value, unsigned step, unsigned site, unsigned width = 32) {
+    check_shuffle(mask, width);
     const unsigned lane = threadIdx.x % 32, last = (lane / width + 1) * width;
     return from_lane(mask, value, lane + step < last ? lane + step : lane, site);
 }
 
-template <class T> static T across(unsigned mask, T value, unsigned bits, unsigned site, unsigned width = 32) {
+template <class T> LR_OWN static T across(unsigned mask, T value, unsigned bits, unsigned site, unsigned width = 32) {
+    check_shuffle(mask, width);
     const unsigned lane = threadIdx.x % 32, other = lane ^ bits;
     return from_lane(mask, value, other < (lane / width + 1) * width ? other : lane, site);
 }
 
-template <class T> static T of_lane(unsigned mask, T value, unsigned source, unsigned site, unsigned width = 32) {
+template <class T> LR_OWN static T of_lane(unsigned mask, T value, unsigned source, unsigned site, unsigned width = 32) {
+    check_shuffle(mask, width);
     return from_lane(mask, value, threadIdx.x % 32 / width * width + source % width, site);
+}
+
+LR_OWN static void sync_warp(unsigned site, unsigned mask = 0xffffffffu) {
+    check_shuffle(mask, 32);
+    wait(AT_WARP, site, mask);
+}
+
+LR_OWN static void fence() {
+    perhaps_aside();
+    in_kernel = false;
+    fenced();
+    in_kernel = true;
+}
+
+template <class Change> LR_OWN static unsigned atomic(unsigned* at, Change change) {
+    perhaps_aside();
+    in_kernel = false;
+    atomic_at(at);
+    const unsigned before = *at;
+    *at = change(before);
+    changes += *at != before;
+    in_kernel = true;
+    return before;
+}
+
+// ------------------------------------------------------------ UBSan
+struct Where {
+    const char* file;
+    uint32_t line, column;
+};
+
+[[noreturn]] LR_OWN static void undefined(const void* data, const char* what) {
+    in_kernel = false;
+    const Where& where = *(const Where*)data;
+    fail("%s:%u: %s, in thread %u of block %u", where.file, where.line, what, threadIdx.x, blockIdx.x);
+    never();
 }
 
 template <class To, class From> static To bits_as(From value) {
@@ -256,9 +595,22 @@ template <class To, class From> static To bits_as(From value) {
 
 }  // namespace lr_shim
 
+#define LR_HANDLER(name, text)                                                                                                  \
+    extern "C" LR_OWN __attribute__((visibility("hidden"))) void __ubsan_handle_##name##_abort(void* data, ...) {               \
+        lr_shim::undefined(data, text);                                                                                         \
+    }
+LR_HANDLER(type_mismatch_v1, "what is read or written here is not aligned")
+LR_HANDLER(add_overflow, "a sum of integers overflows")
+LR_HANDLER(sub_overflow, "a difference of integers overflows")
+LR_HANDLER(mul_overflow, "a product of integers overflows")
+LR_HANDLER(negate_overflow, "the negative of an integer overflows")
+LR_HANDLER(divrem_overflow, "a quotient of integers is by zero, or overflows")
+LR_HANDLER(shift_out_of_bounds, "an integer is shifted by more than it has bits, or a negative one")
+LR_HANDLER(out_of_bounds, "an index is beyond its array")
+
 #ifdef LR_PREEMPT
 // Called at the start of every basic block, those of the shim too.
-extern "C" __attribute__((no_sanitize_coverage, visibility("hidden"))) void __sanitizer_cov_trace_pc() {
+extern "C" __attribute__((visibility("hidden"))) LR_OWN void __sanitizer_cov_trace_pc() {
     if (!lr_shim::in_kernel) return;
     lr_shim::in_kernel = false;
     if (lr_shim::random_bits() % 16 == 0) lr_shim::wait(lr_shim::READY, 0, 0);
@@ -267,14 +619,29 @@ extern "C" __attribute__((no_sanitize_coverage, visibility("hidden"))) void __sa
 #endif
 
 #define __syncthreads() lr_shim::wait(lr_shim::AT_BARRIER, __COUNTER__ + 1, 0)
-#define __syncwarp() lr_shim::wait(lr_shim::AT_WARP, __COUNTER__ + 1, 0xffffffffu)
+#define __syncwarp(...) lr_shim::sync_warp(__COUNTER__ + 1 __VA_OPT__(,) __VA_ARGS__)
 #define __shfl_down_sync(mask, value, step, ...) lr_shim::down(mask, value, step, __COUNTER__ + 1, ##__VA_ARGS__)
 #define __shfl_xor_sync(mask, value, bits, ...) lr_shim::across(mask, value, bits, __COUNTER__ + 1, ##__VA_ARGS__)
 #define __shfl_sync(mask, value, source, ...) lr_shim::of_lane(mask, value, source, __COUNTER__ + 1, ##__VA_ARGS__)
+
+// Those of the source that are declared `__shared__` are rewritten to these (shim.py).
+#define LR_SHARED(type, name) type& name = *(type*)lr_shim::variable(__COUNTER__ + 1, sizeof(type), alignof(type));
+#define LR_NEAR(type, name) type* const name = (type*)lr_shim::near();
+
+__device__ inline void __nanosleep(unsigned) { lr_shim::nap(); }
+__device__ inline void __threadfence() { lr_shim::fence(); }
+__device__ inline unsigned atomicAdd(unsigned* at, unsigned x) { return lr_shim::atomic(at, [=](unsigned was) { return was + x; }); }
+__device__ inline unsigned atomicOr(unsigned* at, unsigned x) { return lr_shim::atomic(at, [=](unsigned was) { return was | x; }); }
+__device__ inline unsigned atomicExch(unsigned* at, unsigned x) { return lr_shim::atomic(at, [=](unsigned) { return x; }); }
 
 __device__ inline int __float_as_int(float x) { return lr_shim::bits_as<int>(x); }
 __device__ inline float __int_as_float(int x) { return lr_shim::bits_as<float>(x); }
 __device__ inline long long __double_as_longlong(double x) { return lr_shim::bits_as<long long>(x); }
 __device__ inline double __longlong_as_double(long long x) { return lr_shim::bits_as<double>(x); }
+__device__ inline unsigned __umulhi(unsigned a, unsigned b) { return (uint64_t)a * b >> 32; }
+__device__ inline int __mulhi(int a, int b) { return (int64_t)a * b >> 32; }
+__device__ inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
+__device__ inline int __popc(unsigned x) { return __builtin_popcount(x); }
+template <class T> __device__ inline T __ldg(const T* at) { return *at; }
 template <class T> __device__ inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> __device__ inline T max(T a, T b) { return a < b ? b : a; }

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import mmap
 import os
 import re
 import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -30,11 +32,16 @@ from dsl.backends.cuda.source import Function
 from dsl.ir.types import DType
 from dsl.record import entity
 
-FLAGS = ("-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fvisibility=hidden", "-shared", "-fPIC")
+FLAGS = ("-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fvisibility=hidden", "-fPIC",
+         "-fsanitize=alignment,signed-integer-overflow,shift,integer-divide-by-zero,bounds", "-fno-sanitize-recover=undefined")
 C_SCALARS: dict[str, Any] = {"bool": ctypes.c_bool, "int32": ctypes.c_int32, "int64": ctypes.c_int64, "float32": ctypes.c_float,
                              "float64": ctypes.c_double}
 PREEMPTIVE = ("-DLR_PREEMPT", "-fsanitize-coverage=trace-pc")
-MARGIN = 64
+HEADERS = ("shim.h",)
+MARGIN = ALIGNED = 64
+MOST_THREADS, STACK, MOST_SHARED = 1024, 128 * 1024, 99 * 1024
+DYNAMIC = re.compile(r"\bextern __shared__ (?:__align__\(\d+\) )?([\w <>:]+?) (\w+)\[\];")
+SHARED = re.compile(r"\b__shared__ (?:__align__\(\d+\) )?([\w <>:]+?) (\w+)((?:\[[^\[\]]*\])*);")
 SIGNALLING = {"float32": (np.uint32, 0xFFBF_FFFF, 0x7F80_0000), "float64": (np.uint64, 0xFFF7_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000)}
 """The bits a number may have, and must have, to be a nan that no arithmetic makes."""
 
@@ -48,15 +55,18 @@ class ShimError(AssertionError):
 
 
 def shim_source(source: str, functions: Sequence[Function]) -> str:
-    """The source between the shim and an entry point for every function."""
+    """The source between the shim and an entry point for every function.  Lines keep their numbers."""
     entries = []
     for f in functions:
         arguments = ", ".join(f"*({_type(p.declaration)}*)a[{k}]" for k, p in enumerate(f.parameters))
-        entries.append(f'extern "C" __attribute__((visibility("default"))) int run_{f.name}'
-                       f"(void** a, unsigned grid, unsigned block, uint64_t seed, char* text) {{\n"
-                       f"    return lr_shim::launch(grid, block, seed, text, [=] {{ {f.name}({arguments}); }});\n}}\n")
+        names = ", ".join(f"a{k}" for k in range(len(f.parameters)))
+        held = "".join(f", a{k} = {argument}" for k, argument in enumerate(arguments.split(", "))) if f.parameters else ""
+        entries.append(f'extern "C" __attribute__((visibility("default"))) int run_{f.name}(void** a, const lr_shim::Launch* asked) {{\n'
+                       f"    return lr_shim::launch(asked, [={held}] {{ {f.name}({names}); }});\n}}\n")
     inside = source.replace('extern "C" __global__', "__global__")          # the C library has functions of its own
-    return f'#include "shim.h"\n\nnamespace program {{\n{inside}\n{"".join(entries)}}}\n'
+    inside = DYNAMIC.sub(r"LR_NEAR(\1, \2)", inside)
+    inside = SHARED.sub(r"typedef \1 lr_type_of_\2\3; LR_SHARED(lr_type_of_\2, \2)", inside)
+    return f'#include "shim.h"\n\nnamespace program {{\n#line 1 "kernels.cu"\n{inside}\n{"".join(entries)}}}\n'
 
 
 def _type(declaration: str) -> str:
@@ -66,33 +76,71 @@ def _type(declaration: str) -> str:
 
 def build(source: str, functions: Sequence[Function], preemptive: bool = False) -> ctypes.CDLL:
     """The library of a source.  Raises `NoCompiler`, or `ShimError` if g++ refuses the source."""
-    flags = FLAGS + PREEMPTIVE if preemptive else FLAGS
+    flags = (*FLAGS, *(PREEMPTIVE if preemptive else ()))
     compiler = shutil.which("g++")
     if compiler is None:
         raise NoCompiler("g++ is not installed")
     text = shim_source(source, functions)
-    header = resources.files("dsl.backends.cuda").joinpath("shim.h").read_text(encoding="utf-8")
-    key = hashlib.sha256("\0".join((text, header, *flags, compiler)).encode()).hexdigest()[:32]
+    headers = {name: resources.files("dsl.backends.cuda").joinpath(name).read_text(encoding="utf-8") for name in HEADERS}
+    key = hashlib.sha256("\0".join((text, *headers.values(), *flags, compiler)).encode()).hexdigest()[:32]
     library = _folder() / f"{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory() as place:
-            Path(place, "shim.h").write_text(header, encoding="utf-8")
-            Path(place, "kernels.cpp").write_text(text, encoding="utf-8")
-            made = subprocess.run([compiler, *flags, "kernels.cpp", "-o", "kernels.so"], cwd=place, capture_output=True, text=True)
-            if made.returncode:
-                raise ShimError(made.stderr[:4000])
+            for name, header in headers.items():
+                Path(place, name).write_text(header, encoding="utf-8")
+            Path(place, "shimmed.cpp").write_text(text, encoding="utf-8")
+            for command in ([*flags, "-c", "shimmed.cpp"], ["-shared", "-Wl,-z,defs", "shimmed.o", "-o", "shimmed.so"]):
+                made = subprocess.run([compiler, *command], cwd=place, capture_output=True, text=True)
+                if made.returncode:
+                    raise ShimError(made.stderr[:4000])
             partial = library.with_suffix(f".{os.getpid()}")
-            shutil.copyfile(Path(place, "kernels.so"), partial)
+            shutil.copyfile(Path(place, "shimmed.so"), partial)
             partial.replace(library)
     return ctypes.CDLL(str(library))
 
 
-def run(function: Any, values: Sequence[Any], grid: int, block: int, seed: int, shared: int = 0, together: bool = False) -> None:
+class Range(ctypes.Structure):
+    """Memory that a kernel may touch, of elements of `granule` bytes.  As `shim.h` has it, like the next."""
+
+    _fields_ = (("begin", ctypes.c_void_p), ("size", ctypes.c_uint64), ("granule", ctypes.c_uint64), ("records", ctypes.c_void_p))
+
+
+class Launch(ctypes.Structure):
+    _fields_ = (*((name, ctypes.c_uint64) for name in ("grid", "block", "shared", "shared_most", "together", "seed", "ranges")),
+                ("range", ctypes.POINTER(Range)), ("stacks", ctypes.c_void_p), ("message", ctypes.c_void_p))
+
+
+class _Stacks:
+    """Memory for the threads' stacks, which all libraries share; one launch at a time has it."""
+
+    def __init__(self) -> None:
+        self.lock, self.size = threading.Lock(), 0
+
+    def enough(self, threads: int) -> int:
+        """The address of memory for the stacks of so many threads."""
+        if threads * STACK > self.size:
+            self.size = threads * STACK
+            self.memory = mmap.mmap(-1, self.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+
+
+_stacks = _Stacks()
+
+
+def run(function: Any, values: Sequence[Any], grid: int, block: int, seed: int, shared: int = 0, together: bool = False,
+        most_shared: int = MOST_SHARED, ranges: Sequence[Range] = ()) -> None:
     """Calls a function of a library; `values` are ctypes objects.  Raises `ShimError`."""
+    if not (0 < block <= MOST_THREADS and 0 < grid < 1 << 31):
+        raise ShimError(f"no such launch: {grid} blocks of {block} threads")
+    if shared > most_shared:
+        raise ShimError(f"no such launch: {shared} bytes of dynamic shared memory, where {most_shared} is the most")
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
     message = ctypes.create_string_buffer(256)
-    if function(pointers, ctypes.c_uint(grid), ctypes.c_uint(block), ctypes.c_uint64(seed), message):
-        raise ShimError(message.value.decode())
+    with _stacks.lock:
+        launch = Launch(grid, block, shared, most_shared, together, seed, len(ranges), (Range * len(ranges))(*ranges),
+                        _stacks.enough(block * grid if together else block), ctypes.addressof(message))
+        if function(pointers, ctypes.byref(launch)):
+            raise ShimError(message.value.decode())
 
 
 def _folder() -> Path:
@@ -128,12 +176,11 @@ def margin(dtype: DType, number: int) -> bytes:
 class ShimLauncher:
     """`seed` chooses the order in which blocks and threads run; `preemptive` ones are put aside anywhere, not at barriers only."""
 
-    def __init__(self, seed: int = 0, most_blocks: int = 64, preemptive: bool = False, shared_bytes: int = 99 * 1024,
-                 blocks_together: int = 4) -> None:
+    def __init__(self, seed: int = 0, most_blocks: int = 64, preemptive: bool = False,
+                 shared_bytes: int = MOST_SHARED, blocks_together: int = 4) -> None:
         self.seed, self.most_blocks, self.preemptive = seed, most_blocks, preemptive
         self.shared_bytes, self.blocks_together = shared_bytes, blocks_together
         self.launches = self.allocations = 0
-        self.addressed: list[ShimMemory] = []
 
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
         if not functions:
@@ -144,7 +191,8 @@ class ShimLauncher:
     def allocate(self, dtype: DType, count: int) -> ShimMemory:
         size = count * np.dtype(dtype).itemsize
         self.allocations += 1
-        whole, around = np.full(size + 2 * MARGIN, 0xFF, np.uint8), margin(dtype, self.allocations)
+        room, around = np.full(size + 2 * MARGIN + ALIGNED, 0xFF, np.uint8), margin(dtype, self.allocations)
+        whole = room[-room.ctypes.data % ALIGNED:][:size + 2 * MARGIN]
         whole[:MARGIN] = whole[-MARGIN:] = np.frombuffer(around, np.uint8)
         return ShimMemory(whole, whole[MARGIN:MARGIN + size].view(dtype), around)
 
@@ -160,23 +208,17 @@ class ShimLauncher:
     def most_together(self, function: Any, block: int, shared: int) -> int:
         return self.blocks_together
 
-    def address(self, of: ShimMemory) -> int:
-        self.addressed.append(of)
-        return int(of.elements.ctypes.data)
-
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
                together: bool = False) -> None:
+        if together and grid > self.most_together(function, block, shared):
+            raise ShimError(f"no such launch: {grid} blocks cannot run together")
         values = [ctypes.c_void_p(a.of.elements.ctypes.data + a.offset * np.dtype(a.dtype).itemsize) if isinstance(a, Place) else
                   C_SCALARS[a.dtype.name](a.item()) for a in arguments]
         self.launches += 1
-        run(function, values, grid, block, (self.seed << 20) + self.launches, shared, together)
+        run(function, values, grid, block, (self.seed << 20) + self.launches, shared, together, self.shared_bytes)
         for a in arguments:
             if isinstance(a, Place) and not a.of.intact():
                 raise ShimError(f"argument {arguments.index(a)} was written outside its array")
-        addressed, self.addressed = self.addressed, []
-        for number, memory in enumerate(addressed):
-            if not memory.intact():
-                raise ShimError(f"place {number} was written outside its array")
 
     def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None:
         left, right = self.array(a).astype(np.float64), self.array(b).astype(np.float64)
