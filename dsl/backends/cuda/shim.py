@@ -181,6 +181,7 @@ class ShimLauncher:
         self.seed, self.most_blocks, self.preemptive = seed, most_blocks, preemptive
         self.shared_bytes, self.blocks_together = shared_bytes, blocks_together
         self.launches = self.allocations = 0
+        self.addressed: list[ShimMemory] = []                    # what the next launch finds by its address
 
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
         if not functions:
@@ -208,6 +209,10 @@ class ShimLauncher:
     def most_together(self, function: Any, block: int, shared: int) -> int:
         return self.blocks_together
 
+    def address(self, of: ShimMemory) -> int:
+        self.addressed.append(of)
+        return int(of.elements.ctypes.data)
+
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
                together: bool = False) -> None:
         if together and grid > self.most_together(function, block, shared):
@@ -219,6 +224,10 @@ class ShimLauncher:
         for a in arguments:
             if isinstance(a, Place) and not a.of.intact():
                 raise ShimError(f"argument {arguments.index(a)} was written outside its array")
+        addressed, self.addressed = self.addressed, []
+        for number, memory in enumerate(addressed):
+            if not memory.intact():
+                raise ShimError(f"place {number} was written outside its array")
 
     def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None:
         left, right = self.array(a).astype(np.float64), self.array(b).astype(np.float64)
