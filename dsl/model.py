@@ -17,6 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dsl.backends.cuda.arrays import given, on_device
+from dsl.backends.cuda.memory import Memory
 from dsl.errors import FileTrouble, LrError, Source, Span, did_you_mean, error
 from dsl.ir.node import Node, topological
 from dsl.ir.types import ArrayType, Dim, Size
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 ROWS = Dim.of(Size("rows"))
+Given = np.ndarray[Any, Any] | Memory
 
 
 class Model:
@@ -62,7 +65,9 @@ class Model:
             raise error("E0902", "`train` takes either `epochs` or `steps`", help="m.train(epochs=100, X=xs)")
         unit: Literal["epochs", "steps"] = "epochs" if epochs is not None else "steps"
         count = as_count(unit, epochs if epochs is not None else steps)
-        feeds = {name: as_array(name, value) for name, value in as_inputs(data, inputs).items()}
+        receiver = self.session.compute.receiver
+        with self.session.compute.memory():
+            feeds = {name: as_array(name, value, receiver) for name, value in as_inputs(data, inputs).items()}
         # A plan that reads nothing of the arrays but their ranks serves every later call of the same form.
         plain = until is None and not valid and not shuffle
         key = unit, batch, drop_last, str(of), tuple(sorted((n, v.ndim) for n, v in feeds.items()))
@@ -88,17 +93,19 @@ class Model:
         with updates): None without a cost, a dict of several."""
         feeds = as_inputs(data, inputs)
         nodes = {name: self._symbol(name).value for name in feeds}
-        arrays = {name: as_dtype(name, value, node.dtype) if isinstance(node := nodes[name], Node) else as_array(name, value)
-                  for name, value in feeds.items()}
+        receiver = self.session.compute.receiver
+        with self.session.compute.memory():
+            arrays = {name: as_dtype(name, value, node.dtype, receiver) if isinstance(node := nodes[name], Node) else
+                      as_array(name, value, receiver) for name, value in feeds.items()}
         key = tuple(sorted((n, a.ndim) for n, a in arrays.items()))
-        with self.session.compute.training_lock, self._tentative():
+        with self.session.compute.training_lock, self._tentative(), self.session.compute.memory():
             if key not in self._steps:
                 self._steps[key] = _Step(self, arrays)
             return self._steps[key](arrays)
 
     # ------------------------------------------------------------ values
     def __getitem__(self, name: str) -> np.ndarray:
-        """The value of any name that needs no input (0-d for a scalar), as a copy."""
+        """The value of any name that needs no input (0-d for a scalar), as a copy; NumPy's, wherever it was computed."""
         value = self._symbol(name).value
         if isinstance(value, Group):
             raise error("E0903", f"`{name}` is a tuple", help="ask for its parts")
@@ -115,13 +122,15 @@ class Model:
         if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "shared"):
             raise error("E0408", f"`{name}` is not a shared variable", help="only `shared` variables are set")
         node = symbol.value
-        array = as_dtype(name, value, node.dtype)
+        with self.session.compute.memory():
+            array = as_dtype(name, value, node.dtype, self.session.compute.receiver)
+            own = np.array(array)[()] if not isinstance(array, Memory) else array if array.owned else array.copy()
         sizes = solve_sizes([(node, array.shape)], self.session.sizes())
         for size_name in {s.name for d in node.shape for s in d.sizes() if s.value is None}:
             if size_name not in self.session.elaborator.sizes:
                 self.session.elaborator.sizes[size_name] = SizeFact(sizes[size_name], f"m[{name!r}]")
         self.session.pending = [s for s in self.session.pending if leaf_key(s.leaf) != leaf_key(node)]
-        self.session.values[leaf_key(node)] = np.array(array)[()]
+        self.session.values[leaf_key(node)] = own
         self.session.allocate()
 
     def __contains__(self, name: object) -> bool:
@@ -136,7 +145,7 @@ class Model:
         """A callable from arrays (in the order of `inputs`) to values of names or expressions.
 
         A string out gives one array, a list a tuple.  Each array binds by its own rank; nothing is compiled again for
-        another length."""
+        another length.  If one of the arrays is on a GPU (CuPy's, PyTorch's …), the results are CuPy's, else NumPy's."""
         names, texts = as_names("`inputs`", inputs), as_names("`outputs`", outputs)
         key = tuple(names), tuple(texts), isinstance(outputs, str), tuple(self.session.elaborator.scope)
         if key not in self._functions:
@@ -188,14 +197,16 @@ class Model:
             raise
 
     def _given(self, arrays: Mapping[str, ArrayLike], prefix: str) -> _Given:
-        return _Given(self, {n: as_array(n, v) for n, v in arrays.items()}, prefix)
+        with self.session.compute.memory():
+            return _Given(self, {n: as_array(n, v, self.session.compute.receiver) for n, v in arrays.items()}, prefix)
 
 
 class _Given:
     """Arrays as data of a statement made in Python, under names that no script can write."""
 
-    def __init__(self, model: Model, arrays: Mapping[str, np.ndarray], prefix: str) -> None:
+    def __init__(self, model: Model, arrays: Mapping[str, Given], prefix: str) -> None:
         self.model, self.arrays, self.prefix = model, arrays, prefix
+        self.leaves: list[Node] = []
 
     def __enter__(self) -> list[ast.Binding]:
         bindings = []
@@ -205,7 +216,8 @@ class _Given:
             span = self.model._span(text)
             hidden = f"{self.prefix}given {name}"
             elaborator.generation += 1
-            elaborator.scope.maps[0][hidden] = Symbol(hidden, "data", elaborator.data_leaf(hidden, array), None)
+            self.leaves.append(elaborator.data_leaf(hidden, array))
+            elaborator.scope.maps[0][hidden] = Symbol(hidden, "data", self.leaves[-1], None)
             elaborator.data_origin[hidden] = f"`{name}`"
             value = ast.Name(hidden, span=Span(span.source, len(name) + 3, len(text)))
             bindings.append(ast.Binding(ast.Ident(name, span=Span(span.source, 0, len(name))), value, span=span))
@@ -214,6 +226,8 @@ class _Given:
     def __exit__(self, *_: object) -> None:
         for name in self.arrays:
             self.model.session.elaborator.scope.maps[0].pop(f"{self.prefix}given {name}", None)
+        for node in self.leaves:
+            self.model.session.forget(node)
 
 
 class _Callable:
@@ -245,18 +259,28 @@ class _Callable:
         """The shapes last given, the sizes known before, and those then known."""
 
     def __call__(self, *arrays: ArrayLike) -> Any:
+        session = self.model.session
+        try:
+            values = self.values(arrays)
+            results = tuple(map(given if any(map(on_device, arrays)) else np.asarray, values))
+        except MemoryError as problem:
+            raise session.compute.explained(problem) from None
+        return results[0] if self.single else results
+
+    def values(self, arrays: Sequence[ArrayLike]) -> list[Any]:
         if len(arrays) != len(self.inputs):
             raise error("E0902", f"{counted(len(self.inputs), 'array')} needed, not {len(arrays)}",
                         help=", ".join(leaf_name(n) for n in self.inputs))
         session = self.model.session
+        receiver = session.compute.receiver
         extra: dict[LeafKey, Any] = {}
         shapes: list[tuple[int, ...]] = []
         rows: int | None = None
         for (name, key, rows_key, rank, dtype), value in zip(self.forms, arrays, strict=True):
-            array = as_dtype(name, value, dtype)
+            array = as_dtype(name, value, dtype, receiver)
             shapes.append(array.shape)
             if array.ndim == rank:
-                extra[key] = array[()]
+                extra[key] = array if isinstance(array, Memory) else array[()]
             elif array.ndim != rank + 1:
                 raise error("E0210", f"`{name}` has {rank} axes; the array given has {array.ndim}",
                             help="give as many axes, or one more to take it row by row")
@@ -276,9 +300,7 @@ class _Callable:
             self._fix_model_dims(sizes)
             session.allocate()
             bound = self.bound = shapes, session.sizes(), sizes
-        values = session.compute.values(self.plans[flags], bound[2], extra, again=True)
-        copies = tuple(map(np.asarray, values))
-        return copies[0] if self.single else copies
+        return session.compute.values(self.plans[flags], bound[2], extra, again=True)
 
     def _fix_model_dims(self, sizes: Mapping[str, int]) -> None:
         elaborator = self.model.session.elaborator
@@ -311,19 +333,20 @@ class _Training:
         self.model, self.driver = model, driver
 
     def __call__(self, arrays: Mapping[str, ArrayLike], count: int) -> Report:
-        given = [as_dtype(leaf_name(f.leaf), arrays[leaf_name(f.leaf)], f.leaf.dtype) for f in self.driver.plan.over]
-        lengths = {a.shape[0] for a in given if a.ndim and not self.driver.rows.whole}
+        receiver = self.model.session.compute.receiver
+        taken = [as_dtype(leaf_name(f.leaf), arrays[leaf_name(f.leaf)], f.leaf.dtype, receiver) for f in self.driver.plan.over]
+        lengths = {a.shape[0] for a in taken if a.ndim and not self.driver.rows.whole}
         if len(lengths) > 1:
             raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one `train`",
                         help="all inputs have one row a sample")
         self.model.session.elaborator.trained += 1
-        return self.model.session.trained(self.driver, lambda: self.driver.again(given, count))
+        return self.model.session.trained(self.driver, lambda: self.driver.again(taken, count))
 
 
 class _Step:
     """All ungrouped updates on one batch."""
 
-    def __init__(self, model: Model, arrays: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, model: Model, arrays: Mapping[str, Given]) -> None:
         self.model = model
         elaborator = model.session.elaborator
         span = model._span("m.step(…)")
@@ -334,19 +357,19 @@ class _Step:
             batch = ast.Number(max(rows, 1), span=span) if mapped else None
             statement = ast.Train(ast.Number(1, span=span), "steps", tuple(over), batch, False, False, (), None, (), span=span)
             plan = model._plan(statement)
-        elaborator.trained -= 1
-        self.plan, self.driver = plan, Driver(model.session, plan)
-        self.costs = {name for g in plan.groups for name in elaborator.costs_of(g.updates)}
-        self.driver.prepare()
+            elaborator.trained -= 1
+            self.plan, self.driver = plan, Driver(model.session, plan)
+            self.costs = {name for g in plan.groups for name in elaborator.costs_of(g.updates)}
+            self.driver.prepare()
 
-    def __call__(self, arrays: Mapping[str, np.ndarray]) -> float | dict[str, float] | None:
+    def __call__(self, arrays: Mapping[str, Given]) -> float | dict[str, float] | None:
         driver, session = self.driver, self.model.session
-        given = [arrays[leaf_name(f.leaf)] for f in self.plan.over]
-        lengths = {a.shape[0] for a, f in zip(given, self.plan.over, strict=True) if f.mapped}
+        taken = [arrays[leaf_name(f.leaf)] for f in self.plan.over]
+        lengths = {a.shape[0] for a, f in zip(taken, self.plan.over, strict=True) if f.mapped}
         if len(lengths) > 1:
             raise error("E0211", f"arrays of {' and '.join(map(str, sorted(lengths)))} rows in one step",
                         help="all rows of a step go together")
-        driver.rows.hold(given)
+        driver.rows.hold(taken)
         driver.rows.size = driver.rows.total
         driver.steps_elsewhere = session.steps_before
         driver.single()
@@ -378,7 +401,7 @@ def compile(text: str, device: str | None = None, precision: str | None = None, 
         raise error("E0902", f"`threads` is at least 1, not {threads}")
     source = Source(str(path) if path is not None else "<string>", as_text("a script", text), str(path) if path is not None else None)
     base = Path(path).parent if path is not None else Path()
-    arrays = {name: as_array(name, value) for name, value in as_mapping("data", data).items()}
+    arrays = {name: value if on_device(value) else as_array(name, value) for name, value in as_mapping("data", data).items()}
     session = Session(precision=precision, seed=seed, device=device, overrides=as_mapping("set", set), data=arrays, base=base,
                       out=Path(out) if out is not None else None, stdout=stdout, stderr=stderr, quiet=quiet,
                       threads=threads)

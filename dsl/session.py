@@ -14,11 +14,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsl.backends.cuda.arrays import cast, on_device
+from dsl.backends.cuda.memory import Memory, on_host
 from dsl.errors import Diagnostic, FileTrouble, LrError, Source, Span, did_you_mean, error, warning
 from dsl.ir.node import Node, topological
 from dsl.ir.text import expression
 from dsl.ops.leaves import is_leaf
 from dsl.pipeline import Options, prepare, simplify
+from dsl.runtime.arguments import as_array
 from dsl.runtime.compute import Compute, LeafKey
 from dsl.runtime.environment import threads_wanted
 from dsl.runtime.printing import compare_expected, format_value
@@ -51,7 +54,7 @@ class Session:
                  overrides: Mapping[str, Any] | None = None, data: Mapping[str, ArrayLike] | None = None, base: Path | None = None,
                  out: Path | None = None, evaluate: bool = True, stdout: IO[str] | None = None, stderr: IO[str] | None = None,
                  interactive: bool = False, quiet: bool = False, threads: int | None = None, profile: bool = False) -> None:
-        self.given_data = {k: np.asarray(v) for k, v in (data or {}).items()}
+        self.given_data = {k: v if on_device(v) else np.asarray(v) for k, v in (data or {}).items()}
         self.used_data: set[str] = set()
         self.base, self.out = base or Path(), out or Path()
         self.evaluating, self.quiet = evaluate, quiet
@@ -136,11 +139,19 @@ class Session:
         return self.array(node)
 
     def keep(self, leaf: Node, value: Any) -> None:
-        self.values[leaf_key(leaf)] = value
+        with self.compute.memory():
+            self.values[leaf_key(leaf)] = cast(value, leaf.dtype) if isinstance(value, Memory) else value
+
+    def forget(self, leaf: Node) -> None:
+        """A data leaf that is not used any more."""
+        self.values.pop(leaf_key(leaf), None)
+        self.compute.forget(leaf_key(leaf))
 
     def given(self, name: str) -> Any | None:
         self.used_data.add(name)
-        return self.given_data.get(name)
+        value = self.given_data.get(name)
+        with self.compute.memory():
+            return None if value is None else as_array(name, value, self.compute.receiver)
 
     def load_path(self, path: str) -> Path:
         return Path(path) if Path(path).is_absolute() else self.base / path
@@ -211,7 +222,9 @@ class Session:
             known = self.sizes()
             if all(d.evaluate(known) is not None for d in state.leaf.shape) and self._ready(state.start):
                 try:
-                    self.values[leaf_key(state.leaf)] = np.array(self.array(state.start), dtype=state.leaf.dtype)[()]
+                    start = self.array(state.start)
+                    self.values[leaf_key(state.leaf)] = cast(start, state.leaf.dtype) if isinstance(start, Memory) else \
+                        np.array(start, dtype=state.leaf.dtype)[()]
                 except LrError as problem:
                     raise problem.placed(state.span) from None
             else:
@@ -221,12 +234,15 @@ class Session:
         return all(leaf_key(n) in self.values for n in topological([start]) if is_leaf(n, "shared", "data"))
 
     def array(self, node: Node) -> Any:
-        """The value of a graph whose leaves all have one."""
-        if is_leaf(node):
-            return self.lookup(node)
+        """The value of a graph whose leaves all have one; on a GPU if it was computed there and has axes."""
         if node.op.name == "const":
             return np.dtype(node.dtype).type(node.attr("literal").value)
-        return self.compute.values([node], self.sizes())[0]
+        value = self.lookup(node) if is_leaf(node) else self.compute.values([node], self.sizes())[0]
+        return value if node.rank else on_host(value)
+
+    def host(self, node: Node) -> Any:
+        """Its value where NumPy can read it."""
+        return on_host(self.array(node))
 
     # ------------------------------------------------------------ running
     def execute(self, items: Sequence[program.Item]) -> None:
@@ -249,10 +265,10 @@ class Session:
                 self.plot(item)
             case program.SaveValue(name=name, value=value, path=path):
                 from dsl.runtime.files import save_value
-                save_value(self.output_path(path), name, np.asarray(self.array(value)))
+                save_value(self.output_path(path), name, np.asarray(self.host(value)))
             case program.Assert(condition=condition, reason=reason):
                 self.checked += 1
-                if not np.all(self.array(condition)):
+                if not np.all(self.host(condition)):
                     raise error("E0706", reason or "this assertion does not hold", item.span, "false")
             case program.Test():
                 if self.comparing:
@@ -272,7 +288,7 @@ class Session:
         """A value as what is printed: arrays, texts, tuples of them."""
         match value:
             case Node():
-                return self.array(value)
+                return self.host(value)
             case Group(items):
                 return tuple(self.plain(i) for i in items)
             case TextColumn(values=values):
@@ -315,7 +331,7 @@ class Session:
         from dsl.runtime import plots
         marks: list[plots.Mark] = []
         for mark in item.marks:
-            arrays = [np.atleast_1d(np.asarray(self.array(node))) for _, node in mark.arrays]
+            arrays = [np.atleast_1d(np.asarray(self.host(node))) for _, node in mark.arrays]
             names = [name for name, _ in mark.arrays]
             match mark.kind:
                 case "hist":
@@ -344,7 +360,8 @@ class Session:
     def trained(self, driver: Driver, run: Callable[[], Report]) -> Report:
         """One `train`, counted also if it fails."""
         try:
-            return run()
+            with self.compute.memory():
+                return run()
         finally:
             self.steps_before += driver.report.steps
             self.reports.append(driver.report)

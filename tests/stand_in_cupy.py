@@ -52,6 +52,8 @@ class Gpu:
         """Direction and bytes of every copy: "up", "down", "across"."""
         self.launches: list[tuple[str, int, bool]] = []
         """Name, stream, and whether all blocks ran together, of every launch."""
+        self.given: set[int] = set()
+        """Addresses that kernels and products were given."""
         self.synchronised: list[int] = []
         self.numbers = 0
 
@@ -468,6 +470,7 @@ def asnumpy(a, stream=None, order="C", out=None, *, blocking=True):
 def matmul(x1, x2, /, out=None, **_):
     assert isinstance(x1, ndarray) and isinstance(x2, ndarray) and isinstance(out, ndarray)
     _begin()
+    gpu.given.update(a.elements.ctypes.data for a in (x1, x2, out))
     out.elements[...] = np.matmul(x1.elements.astype(float), x2.elements.astype(float))
     return out
 
@@ -564,6 +567,7 @@ def _value(name, declaration, given):
         raise TypeError(f"{name}: `{declaration}` is given {type(given).__name__} of {given.dtype}")
     if not pointer:
         return shim.C_SCALARS[given.dtype.name](given.item())
+    gpu.given.add(given.elements.ctypes.data)
     return ctypes.c_void_p(given.elements.ctypes.data)
 
 

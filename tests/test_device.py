@@ -35,12 +35,12 @@ def launchers(monkeypatch):
     class Counting(ShimLauncher):
         def __init__(self):
             super().__init__(most_blocks=4)
-            self.launches = 0
+            self.programs = 0
             made.append(self)
 
-        def launch(self, *arguments, **options):
-            self.launches += 1
-            super().launch(*arguments, **options)
+        def load(self, source, functions):
+            self.programs += 1
+            return super().load(source, functions)
 
     monkeypatch.setattr(device, "CupyLauncher", Counting)
     monkeypatch.setattr(device, "absent", lambda: None)
@@ -49,12 +49,12 @@ def launchers(monkeypatch):
 
 def test_training_and_evaluation_run_there(launchers):
     there, here = (dsl.compile(TRAINING, device=d, seed=7) for d in ("cuda", "numpy"))
-    before = len(launchers)
-    assert sum(launcher.launches for launcher in launchers) > 0, "the data is made there"
+    (launcher,) = launchers
+    before, launched = launcher.programs, launcher.launches
+    assert before and launched, "the data is made there"
     for m in (there, here):
         m.run()
-    assert len(launchers) == before + 2 and all(launcher.launches for launcher in launchers[before:]), "the loop, and the cost"
-    assert launchers[before].launches >= 6 * 4, "a kernel at least for each of the steps"
+    assert launcher.programs == before + 2 and launcher.launches > launched, "the loop, and the cost"
     for name in ("w", "b"):
         np.testing.assert_allclose(there[name], here[name], rtol=1e-9)
     X = np.arange(6.0).reshape(2, 3)
@@ -67,7 +67,8 @@ def test_the_data_of_a_training_goes_there_once(launchers, monkeypatch):
     upload = ShimLauncher.upload
     monkeypatch.setattr(ShimLauncher, "upload", lambda self, place, values: uploads.append(np.shape(values)) or upload(self, place, values))
     m.run()
-    assert uploads.count((37, 3)) == 1 and uploads.count((3,)) > 2, "w and Adam's arrays at every burst"
+    assert (37, 3) not in uploads and (37,) not in uploads, "the data was made there"
+    assert (3,) not in uploads, "so were w and Adam's arrays"
 
 
 def test_no_profile_of_a_gpu(launchers):

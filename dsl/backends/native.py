@@ -8,16 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from threading import Lock
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dsl.backends.cuda.memory import Memory, on_host
 from dsl.backends.numpy import NumpyExecutable
 from dsl.backends.pool import POOL
 from dsl.ir.node import Node
+from dsl.ir.types import DType
 from dsl.loops import ir
 from dsl.loops.evaluate import program
 from dsl.loops.legalise import NotNative
+
+if TYPE_CHECKING:
+    from dsl.backends.cuda.launch import Launcher
 
 Array = np.ndarray[Any, Any]
 
@@ -40,9 +45,9 @@ def llvm(made: ir.Program, threads: int | None = None) -> Runnable:
     return NativeProgram(made, threads=threads)
 
 
-def cuda(made: ir.Program) -> Runnable:
+def cuda(made: ir.Program, launcher: Launcher | None = None) -> Runnable:
     from dsl.backends.cuda.driver import CudaProgram
-    return CudaProgram(made)
+    return CudaProgram(made, launcher)
 
 
 class NativeExecutable:
@@ -53,6 +58,8 @@ class NativeExecutable:
         self.program, self.leaves = program(roots)
         self.native = compiler(self.program)
         self.arrays = sum(1 for n in self.leaves if n.rank)
+        self.room: Callable[[tuple[int, ...], DType], Any] = getattr(self.native, "empty", POOL.empty)
+        self.away = hasattr(self.native, "empty")
         self.lengths: Lengths | None = None
         self.lock = Lock()
 
@@ -72,16 +79,18 @@ class NativeExecutable:
         return list(self.run([values[leaf] for leaf in self.leaves], sizes))
 
     def run(self, leaves: Sequence[Any], sizes: Mapping[str, int]) -> tuple[Any, ...]:
-        """As a call, for leaf values in the order of `leaves`.  Several threads may do so at once.  Raises `FaultAt`."""
+        """As a call, for leaf values in the order of `leaves`.  Several threads may do so at once.  Raises `FaultAt`.
+
+        What runs on a device takes arrays that lie there, and its results stay there (`Memory`)."""
         known, shapes = self.set_sizes(sizes)
-        inputs = [np.ascontiguousarray(v) for v in leaves[:self.arrays]]
-        outputs = [POOL.empty(shape, root.dtype) for root, shape in zip(self.roots, shapes, strict=True)]
-        if self.native([*inputs, *outputs], leaves[self.arrays:], known):
-            by_leaf = dict(zip(self.leaves, leaves, strict=True))
+        inputs: list[Any] = [v if self.away and isinstance(v, Memory) else np.ascontiguousarray(v) for v in leaves[:self.arrays]]
+        outputs = [self.room(shape, root.dtype) for root, shape in zip(self.roots, shapes, strict=True)]
+        if self.native([*inputs, *outputs], list(map(on_host, leaves[self.arrays:])), known):
+            by_leaf = dict(zip(self.leaves, map(on_host, leaves), strict=True))
             with self.lock, np.errstate(all="ignore"):
                 self.reference.set_sizes(known)
                 return self.reference.run([by_leaf[leaf] for leaf in self.reference.leaves])
-        return tuple(y[()] for y in outputs)
+        return tuple(outputs) if self.away else tuple(y[()] for y in outputs)
 
 
 class NativeBackend:

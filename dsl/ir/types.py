@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -340,7 +340,7 @@ class ArrayType:
         return f"{self.dtype}{shape_text(self.shape)}"
 
 
-def type_of_array(array: np.ndarray, precision: DType) -> ArrayType:
+def type_of_array(array: Any, precision: DType) -> ArrayType:
     """The type data gets when bound: floats take the script's precision, other integers int64."""
     kind = array.dtype.kind
     dtype: DType = ("bool" if kind == "b" else precision if kind == "f" else

@@ -1,6 +1,7 @@
 """What Python callers hand in, checked: every fault is an `LrError` that names the argument.
 
-In: any Python value.  Out: an array of numbers in the dtype wanted, a count, a text, a mapping.
+In: any Python value.  Out: an array of numbers in the dtype wanted, a count, a text, a mapping.  An array of another library is
+taken where it lies: on the host, and on a device if a `launcher` says that this is where it will be used.
 
     E0203  numbers that an integer cannot hold      E0902  a wrong argument      E0903  not an array of numbers
 """
@@ -12,30 +13,69 @@ from typing import Any
 
 import numpy as np
 
+from dsl.backends.cuda.arrays import cast, dlpack_device, fetched, on_device, received
+from dsl.backends.cuda.memory import Memory
 from dsl.errors import error
+from dsl.ir.types import DType
 
 Array = np.ndarray[Any, Any]
 
 
-def as_array(name: str, value: Any) -> Array:
-    """The value as an array of numbers or truth values."""
+ON_HOST = 1
+"""DLPack's number for the host's memory."""
+
+
+def as_array(name: str, value: Any, launcher: Any = None) -> Array | Memory:
+    """The value as an array of numbers or truth values; `Memory` where it lies on a device and is to be used there."""
     if isinstance(value, dict | set | str | bytes) or value is None:
         raise error("E0903", f"`{name}` is {type(value).__name__}, not an array of numbers")
+    if isinstance(value, Memory):
+        return value
+    if on_device(value):
+        return from_device(name, value, launcher)
     try:
-        array = np.asarray(value)
+        array = np.from_dlpack(value) if only_dlpack(value) else np.asarray(value)
     except Exception as problem:                         # whatever an `__array__` of the caller's raises
         raise error("E0903", f"`{name}` is not an array: {problem}", help="give rows of one length") from None
+    return checked(name, value, array)
+
+
+def checked(name: str, value: Any, array: Array) -> Array:
     if array.dtype.kind not in "biuf":
         held = type(value).__name__ if array.dtype == object and not array.ndim else str(array.dtype)
         raise error("E0903", f"`{name}` holds {held}, not numbers")
     return array
 
 
-def as_dtype(name: str, value: Any, dtype: str) -> Array:
+def only_dlpack(value: Any) -> bool:
+    """Whether an array on the host can be read by DLPack and by nothing else that NumPy knows."""
+    return not hasattr(value, "__array__") and not hasattr(value, "__array_interface__") and dlpack_device(value) == ON_HOST
+
+
+def from_device(name: str, value: Any, launcher: Any = None, dtype: Any = None) -> Array | Memory:
+    """Another library's array on a CUDA device: there for a launcher, else copied to the host."""
+    try:
+        found = fetched(value) if launcher is None else received(value, launcher, dtype)
+    except MemoryError:
+        raise
+    except ImportError:
+        raise error("E0903", f"`{name}` is on a GPU, and CuPy, which reads it, is not installed",
+                    help='`pip install "lr-lang[cuda12]"` (or `[cuda13]`), or copy it to the host first') from None
+    except Exception as problem:                         # whatever the caller's library raises: a tensor with a gradient, another device
+        words = str(problem).partition("\n")[0]
+        raise error("E0903", f"`{name}` is on a GPU and cannot be read: {words}", help="copy it to the host first") from None
+    return found if isinstance(found, Memory) else checked(name, value, found)
+
+
+def as_dtype(name: str, value: Any, dtype: DType, launcher: Any = None) -> Array | Memory:
     """The value as an array of this dtype; integers must hold it exactly."""
     if type(value) is np.ndarray and value.dtype == dtype and value.flags.c_contiguous:
         return value
-    array = as_array(name, value)
+    array = from_device(name, value, launcher, dtype) if on_device(value) else as_array(name, value, launcher)
+    if isinstance(array, Memory):
+        if array.element == dtype or array.dtype.kind == np.dtype(dtype).kind == "f":
+            return cast(array, dtype)
+        array = array.fetched()
     if dtype == "bool":
         return np.asarray(array != 0)
     with np.errstate(all="ignore"):

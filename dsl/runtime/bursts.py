@@ -11,6 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dsl.backends.cuda.arrays import cast
+from dsl.backends.cuda.memory import Memory, on_host
+from dsl.ir.types import DType
 from dsl.loops.cost import operations
 from dsl.loops.train import Feeds, GroupGraphs, Mode
 from dsl.ops.leaves import STEP, TRAINING
@@ -76,13 +79,15 @@ class Bursts:
         compute, functions = driver.compute, driver.functions
         feeds, self.used = feeds_of(driver.rows, functions, driver.rows.known())
         self.made, self.native = compute.training(graphs_of(functions), feeds, driver.plan.span)
+        self.keep: Callable[[Any], Any] | None = getattr(self.native, "keep", None)
+        """Copies an array to where the program runs, if that is not here."""
         self.watched = [(f, i) for f in functions for i in range(f.first)]
         self.sums = np.zeros(len(self.watched) + 1)
         self.last = np.zeros(len(self.watched))
         self.outcome = np.zeros(2, np.int64)
-        self.order = np.zeros(driver.rows.total if feeds.shuffle else 0, np.int64)
+        self.order: Any = None
         estimate = max(1, operations(self.made.program, self.sizes(driver.rows)))
-        self.burst = max(1, min(FIRST // estimate, 1 << 20)) if compute.device() != "cuda" else FIRST_LAUNCHED
+        self.burst = max(1, min(FIRST // estimate, 1 << 20)) if self.keep is None else FIRST_LAUNCHED
         self.feeds = feeds
         names = {key: i for i, key in enumerate(driver.targets)}
         self.places = [names[leaf_key(n)] for n in self.made.state]
@@ -98,13 +103,16 @@ class Bursts:
     def fill(self) -> None:
         """The state, the data and whatever else does not change, as the driver has them now."""
         driver, rows = self.driver, self.driver.rows
-        self.state = [np.array(driver.current[p], dtype=n.dtype, order="C") for p, n in zip(self.places, self.made.state, strict=True)]
-        keep: Callable[[Any], Any] = getattr(self.native, "keep", lambda array: array)          # where the program runs
-        self.data = [keep(np.ascontiguousarray(rows.arrays[i], dtype=n.dtype)) for i, n in zip(self.used, self.feeds.rows, strict=True)]
+        driver.compute.follow()
+        before = [(driver.current[p], n.dtype) for p, n in zip(self.places, self.made.state, strict=True)]
+        self.state = [self.there(v, dtype) if self.keep else np.array(v, dtype=dtype, order="C") for v, dtype in before]
+        self.shared = [isinstance(v, Memory) for v, _ in before]
+        self.data = [self.there(rows.arrays[i], n.dtype) for i, n in zip(self.used, self.feeds.rows, strict=True)]
         if self.fixed_arrays or self.fixed_scalars:
             known = {**driver.values, **{k: v for f in driver.functions for k, v in zip(f.others, f.rest, strict=True)}}
-            self.fixed = [keep(np.ascontiguousarray(known[key])) for key in self.fixed_arrays]
-            self.scalars = [known[key] for key in self.fixed_scalars]
+            self.fixed = [self.there(driver.compute.kept(key, known[key], n.dtype), n.dtype)
+                          for key, n in zip(self.fixed_arrays, self.made.fixed_arrays, strict=True)]
+            self.scalars = [on_host(known[key]) for key in self.fixed_scalars]
         self.known = self.sizes(rows)
         short = rows.stop % rows.size or rows.size
         sizes = (rows.sizes(min(rows.size, rows.total)), rows.sizes(short)) if self.feeds.ragged else ({}, {})
@@ -114,14 +122,26 @@ class Bursts:
                 driver.compute.check_sizes(f.compiled, rows.sizes(length))
         key = driver.plan.shuffle_key or 0
         self.key = key - (1 << 64) if key >= 1 << 63 else key
-        if self.feeds.shuffle and driver.made % rows.steps_an_epoch:
-            self.order[:] = rows.order(driver.made // rows.steps_an_epoch)
+        if self.feeds.shuffle:
+            room: Callable[..., Any] = getattr(self.native, "empty", np.zeros)           # the program writes it as an epoch begins
+            self.order = self.there(rows.order(driver.made // rows.steps_an_epoch), "int64") if driver.made % rows.steps_an_epoch else \
+                room((rows.total,), "int64")
+
+    def there(self, value: Any, dtype: DType) -> Any:
+        """An array where the program runs; it may be the one given."""
+        if isinstance(value, Memory) and self.keep:
+            return cast(value, dtype)
+        array = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
+        return self.keep(array) if self.keep else array
 
     def run(self, first: int, count: int, steps: int) -> tuple[int, bool]:
         """Up to `count` steps from step `first` of `steps` on: how many were made, and whether the next is bad."""
         driver, rows = self.driver, self.driver.rows
         began = time.perf_counter()
+        driver.compute.follow()
         self.take_sums()
+        self.state = [v.copy() if shared else v for v, shared in zip(self.state, self.shared, strict=True)]
+        self.shared = [False] * len(self.state)
         epoch, place = divmod(first, rows.steps_an_epoch)
         schedules = [schedule_values(s, first, count, steps, rows.steps_an_epoch).astype(s.leaf.dtype) for s, _ in driver.schedules]
         arrays = [*self.data, *self.fixed, *schedules, *self.state, *([self.order] if self.feeds.shuffle else []),
@@ -146,10 +166,12 @@ class Bursts:
         self.burst = max(1, min(ideal, 8 * max(made, self.burst // 8), 1 << 22))
 
     def results(self) -> Sequence[Any]:
-        """Copies of the variables, in the order of the driver's targets."""
+        """The variables, in the order of the driver's targets: copies, or what lies on a device and is copied before the next step."""
         copies: list[Any] = [None] * len(self.places)
         for place, array in zip(self.places, self.state, strict=True):
-            copies[place] = array.copy()[()]
+            copies[place] = array if self.keep else array.copy()[()]
+        if self.keep:
+            self.shared = [True] * len(self.state)
         return copies
 
     def take_sums(self) -> None:

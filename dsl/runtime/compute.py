@@ -7,19 +7,23 @@ diagnostic at the place of the term that met it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dsl.backends.base import FaultAt
+from dsl.backends.cuda.arrays import cast
+from dsl.backends.cuda.memory import Memory, OutOfDeviceMemory, Uploads, on_host
 from dsl.backends.native import NativeBackend, NativeExecutable, Runnable, cuda, llvm
 from dsl.backends.numpy import NumpyBackend, NumpyExecutable
 from dsl.errors import LrError, Span, error
 from dsl.ir.node import Node, Origins, everything, requirements, topological
-from dsl.ir.types import Dim, Requirement, Shape, shape_text
+from dsl.ir.types import Dim, DType, Requirement, Shape, shape_text
 from dsl.loops import ir
 from dsl.loops.train import Feeds, GroupGraphs, TrainProgram, train_program
 from dsl.ops.leaves import leaf_name
@@ -68,8 +72,10 @@ class Compute:
     def __init__(self, origins: Origins, lookup: Callable[[Node], Any], device: Callable[[], str] = lambda: "numpy",
                  threads: int | None = None, profile: Profile | None = None) -> None:
         self.origins, self.lookup, self.device, self.threads, self.profile = origins, lookup, device, threads, profile
-        self.cache: dict[tuple[bool, tuple[Node, ...]], Compiled] = {}
+        self.cache: dict[tuple[str, tuple[Node, ...]], Compiled] = {}
         self.reference, self.native = NumpyBackend(), NativeBackend(self.runnable)
+        self.uploads = Uploads()
+        self.stream: Any = None
         self.loops: dict[Any, tuple[TrainProgram, Runnable]] = {}
         self.compilations = 0
         self.lock, self.training_lock = RLock(), RLock()         # threads that use one model take turns
@@ -81,11 +87,52 @@ class Compute:
         if self.device() == "cuda":
             if self.profile is not None:
                 self.profile.launched += 1
-            return cuda(made)
+            return cuda(made, self.gpu)
         return llvm(made, self.threads) if self.profile is None else self.profile.compiler(made)
 
+    # ------------------------------------------------------------ what lies on a device
+    @cached_property
+    def gpu(self) -> Any:
+        """What launches on the GPU; one for all programs."""
+        from dsl.backends.cuda import device
+        return device.CupyLauncher()
+
+    @property
+    def receiver(self) -> Any:
+        """What takes arrays that callers have on a GPU: None where they are copied to the host."""
+        return self.gpu if self.device() == "cuda" else None
+
+    def follow(self) -> None:
+        """CuPy's current stream, on which everything runs, comes after the one that was current before."""
+        cupy = getattr(self.receiver, "cupy", None)
+        if cupy is not None:
+            stream, before = cupy.cuda.get_current_stream(), self.stream
+            if before is not None and before.ptr != stream.ptr:
+                stream.wait_event(before.record())
+            self.stream = stream
+
+    def kept(self, key: LeafKey, value: Any, dtype: DType) -> Any:
+        """An array as it is used where native code runs: on the GPU, and copied there once however often it is used."""
+        if self.receiver is None or not np.ndim(value):
+            return on_host(value)
+        if isinstance(value, Memory):
+            return cast(value, dtype)
+        return self.uploads.taken(self.receiver, key, value, dtype)
+
+    def forget(self, key: LeafKey) -> None:
+        """An array is not needed any more."""
+        self.uploads.found.pop(key, None)
+
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        """What runs out of memory in here is a diagnostic."""
+        try:
+            yield
+        except MemoryError as problem:
+            raise self.explained(problem) from None
+
     def compile(self, roots: Sequence[Node], native: bool = False) -> Compiled:
-        key = native, tuple(roots)
+        key = "native" if native else "", tuple(roots)
         found = self.cache.pop(key, None)
         if found is not None:
             self.cache[key] = found                              # the latest stand last
@@ -93,7 +140,7 @@ class Compute:
             while len(self.cache) >= KEPT:
                 self.cache.pop(next(iter(self.cache)), None)
             self.compilations += 1
-            before = self.cache.get((not native, key[1]))
+            before = self.cache.get(("" if native else "native", key[1]))
             ready = before.ready if before else prepare(roots, Options(self.exact, self.stable, self.check, None, self.origins))
             executable = (self.native if native else self.reference).compile(ready)
             if self.profile is not None and isinstance(executable, NativeExecutable):
@@ -122,7 +169,7 @@ class Compute:
     def values(self, roots: Sequence[Node], sizes: Mapping[str, int], extra: Mapping[LeafKey, Any] | None = None,
                again: bool = False) -> list[Any]:
         """The arrays of the graphs, of which some may be those given; `again` if they will be asked for again and again: then
-        the arrays are new ones, the caller's own."""
+        the arrays are new ones, the caller's own.  What was computed on a GPU stays there (`Memory`)."""
         if not roots:
             return []
         device = self.device()
@@ -132,8 +179,12 @@ class Compute:
             compiled = self.compile(roots, native=True)
             compiled.checked = dict(sizes)
         given = extra or {}
-        values = [given[key] if key in given else self.lookup(leaf)
-                  for key, leaf in zip(compiled.keys, compiled.executable.leaves, strict=True)]
+        away = isinstance(compiled.executable, NativeExecutable) and compiled.executable.away
+        if away:
+            self.follow()
+        with self.memory() if away else nullcontext():
+            values = [given[key] if key in given else self.kept(key, self.lookup(leaf), leaf.dtype) if away else self.lookup(leaf)
+                      for key, leaf in zip(compiled.keys, compiled.executable.leaves, strict=True)]
         results = list(self.run(compiled, values, sizes))
         return [np.array(v) for v in results] if again and isinstance(compiled.executable, NumpyExecutable) else results
 
@@ -143,12 +194,15 @@ class Compute:
                 return compiled.executable.run(values, sizes)
             with self.lock, np.errstate(all="ignore"):           # the reference holds its sizes: one thread at a time
                 compiled.executable.set_sizes(sizes)
-                return compiled.executable.run(values)
+                return compiled.executable.run(list(map(on_host, values)))
         except (FaultAt, MemoryError) as problem:
             raise self.explained(problem) from None
 
     def explained(self, problem: FaultAt | MemoryError) -> LrError:
         """What went wrong in a run, as a diagnostic."""
+        if isinstance(problem, OutOfDeviceMemory):
+            return error("E0710", f"not enough memory: {problem}",
+                         help="use fewer rows at a time (`batch k`), or `precision float32`; `device cpu` uses the host's memory")
         if isinstance(problem, MemoryError):
             return error("E0710", f"not enough memory: {problem}",
                          help="use fewer rows at a time (`batch k`), or `precision float32`")

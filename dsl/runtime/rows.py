@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dsl.backends.cuda.memory import Memory, on_host
 from dsl.errors import error
 from dsl.ops import philox
 from dsl.ops.leaves import leaf_name
@@ -56,8 +57,9 @@ class Rows(Reading):
                         help="leave out `drop_last`, or take smaller batches")
 
     def hold(self, arrays: Sequence[Any]) -> None:
-        """These arrays from now on."""
-        self.arrays = [a[()] for a in arrays] if self.whole else list(arrays)
+        """These arrays from now on; they may lie on a GPU."""
+        self.arrays = [a if isinstance(a, Memory) else a[()] for a in arrays] if self.whole else list(arrays)
+        self.fetched: list[Any] | None = None
         self.total = 1 if self.whole else arrays[0].shape[0] if arrays[0].ndim else 1
         self.stop = self.total - self.total % self.size if self.plan.drop_last else self.total
         self.shuffled: tuple[int, Any] | None = None
@@ -82,13 +84,15 @@ class Rows(Reading):
             epoch += 1
 
     def read(self, epoch: int, low: int, high: int) -> list[Any]:
-        """What a step reads, in the order of `keys`."""
+        """What a step on the reference reads, in the order of `keys`."""
+        if self.fetched is None:
+            self.fetched = list(map(on_host, self.arrays))
         if self.whole:
-            return list(self.arrays)
+            return list(self.fetched)
         place: Any = low if self.one_by_one else slice(low, high)
         if self.plan.shuffle_key is not None:
             place = self.order(epoch)[place]
-        return [array[place] for array in self.arrays]
+        return [array[place] for array in self.fetched]
 
     def order(self, epoch: int) -> Any:
         """The shuffled row numbers of an epoch."""
@@ -114,7 +118,7 @@ class HeldOut:
         self.given: dict[LeafKey, Any] = {}
         pairs, length = [], 1
         for feed, array in zip(feeds, arrays, strict=True):
-            self.given[rows_key(feed) if feed.mapped else leaf_key(feed.leaf)] = array[()]
+            self.given[rows_key(feed) if feed.mapped else leaf_key(feed.leaf)] = array if isinstance(array, Memory) else array[()]
             pairs.append((feed.leaf, array.shape[1:] if feed.mapped else array.shape))
             length = array.shape[0] if feed.mapped else length
         if length == 0:

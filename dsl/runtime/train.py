@@ -20,9 +20,11 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from dsl.backends.base import FaultAt
+from dsl.backends.cuda.memory import Memory, on_host
 from dsl.errors import Interrupted, LrError, error
+from dsl.ir.node import Node
 from dsl.loops.legalise import NotNative
-from dsl.ops.leaves import STEP
+from dsl.ops.leaves import STEP, is_leaf
 from dsl.ops.table import Fault
 from dsl.runtime.bursts import Bursts
 from dsl.runtime.compute import Compute, LeafKey
@@ -135,7 +137,7 @@ class Driver:
     def prepare(self) -> None:
         """Data, sizes, state and compiled functions; nothing is trained yet."""
         state, plan = self.state, self.plan
-        arrays = [np.asarray(state.array(f.value)) for f in plan.over]
+        arrays = [self.laid(f.value) for f in plan.over]
         batch = int(state.array(plan.batch)) if plan.batch is not None else 1
         self.rows = rows = Rows(plan, arrays, batch, state.sizes)
         self.count = int(state.array(plan.count))
@@ -171,6 +173,20 @@ class Driver:
         self.current: Sequence[Any] = [self.state.values[key] for key in self.targets]
         for function in self.functions:
             function.fill(self.state.values, self.state.compute)
+        self.away = True
+
+    def laid(self, node: Node) -> Any:
+        """The array of a term; on the GPU if steps are made there, and there for the next `train` too if it is data of the script."""
+        value = self.state.array(node)
+        found = self.compute.kept(leaf_key(node), value, node.dtype) if is_leaf(node) else value
+        return found if isinstance(found, Memory) else np.asarray(found)
+
+    def fetch(self) -> None:
+        """The reference is to make a step: what it takes lies on the host."""
+        self.current = list(map(on_host, self.current))
+        for function in self.functions:
+            function.rest = list(map(on_host, function.rest))
+        self.away = False
 
     def check_numbers(self) -> None:
         plan = self.plan
@@ -187,7 +203,7 @@ class Driver:
         plan, compute = self.plan, self.state.compute
         self.held_out: HeldOut | None = None
         if plan.valid:
-            arrays = [np.asarray(self.state.array(f.value)) for f in plan.valid]
+            arrays = [self.laid(f.value) for f in plan.valid]
             self.held_out = held_out = HeldOut(plan.valid, arrays, self.state.sizes())
             self.valid_nodes = list(plan.watched.values())
             if held_out.mapped:
@@ -338,6 +354,8 @@ class Driver:
             given.append(dtype(schedule_value(schedule, number, steps, epoch)))
         if length != self.length:
             self.resize(length)
+        if self.away:
+            self.fetch()
         current = self.current
         try:
             for function in self.functions:
@@ -367,7 +385,7 @@ class Driver:
     def keep(self) -> None:
         """The session sees the state after the last whole step."""
         if self.bursts is not None:
-            self.current = self.bursts.results()
+            self.current, self.away = self.bursts.results(), True
         self.state.values.update(zip(self.targets, self.current, strict=True))
 
     def resize(self, length: int) -> None:
@@ -453,7 +471,7 @@ class Driver:
             self.seen = self.means()
             if self.held_out is not None:
                 values = self.state.compute.values(self.valid_nodes, self.held_out.sizes, self.held_out.given, again=True)
-                self.report.valid = {n: float(v) for n, v in zip(self.plan.watched, values, strict=True)}
+                self.report.valid = {n: float(on_host(v)) for n, v in zip(self.plan.watched, values, strict=True)}
                 self.length = 0
                 self.seen = self.report.valid
             for name, key, dtype in self.epoch_values:

@@ -171,9 +171,10 @@ class Binder(Calls):
             result: Node = ne(value, 0)
             return result
         if is_int(target.dtype) and is_float(value.dtype):
-            array = self.host.evaluate(value)
+            found = self.host.evaluate(value)
+            array = None if found is None else np.asarray(found)
             if array is not None and not np.all(np.equal(np.trunc(array), array)):
-                bad = np.asarray(array)[np.not_equal(np.trunc(array), array)].flat[0]
+                bad = array[np.not_equal(np.trunc(array), array)].flat[0]
                 raise error("E0203", f"`{binding.name.id}` is an integer input; {binding.value.span.text} holds {bad}",
                             binding.value.span,
                             "not whole numbers",

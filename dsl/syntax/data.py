@@ -66,12 +66,12 @@ class Data(Binder):
             given = [self.host.given(i.id) for i in statement.names]
             if all(g is not None for g in given):
                 for ident, array in zip(statement.names, given, strict=True):
-                    self.bind_data(ident, self.data_leaf(ident.id, np.asarray(array)), statement)
+                    self.bind_data(ident, self.data_leaf(ident.id, array), statement)
                 return
             value = self.value(statement.value)
             for ident, part, array in zip(statement.names, self.unpack(statement.names, value, statement.value), given,
                                           strict=True):
-                self.bind_data(ident, part if array is None else self.data_leaf(ident.id, np.asarray(array)), statement)
+                self.bind_data(ident, part if array is None else self.data_leaf(ident.id, array), statement)
         finally:
             self.in_data = False
 
@@ -87,19 +87,20 @@ class Data(Binder):
             if array is None:
                 value = leaf("data", ident.id, node.type, self.next_generation(ident.id))
             else:
-                value = self.data_leaf(ident.id, np.asarray(array), node.dtype)
+                value = self.data_leaf(ident.id, array, node.dtype)
         if not isinstance(value, Node | Table | TextColumn):
             raise error("E0204", "`data` holds arrays, tables and columns", statement.value.span,
                         "a function" if isinstance(value, UserFunction) else "")
         self.bind(ident, "data", value)
 
-    def data_leaf(self, name: str, array: np.ndarray, dtype: DType | None = None) -> Node:
+    def data_leaf(self, name: str, array: Any, dtype: DType | None = None) -> Node:
+        """A leaf with this value, an array of NumPy or one that the host keeps on a device."""
         if array.dtype.kind not in "biuf":
             raise error("E0606", f"`{name}` holds {array.dtype}, not numbers")
         type = type_of_array(array, self.precision)
         type = type.with_dtype(dtype) if dtype else type
         node = leaf("data", name, type, self.next_generation(name))
-        self.host.keep(node, np.asarray(array, dtype=type.dtype, order="C")[()])
+        self.host.keep(node, np.asarray(array, dtype=type.dtype, order="C")[()] if isinstance(array, np.ndarray | np.generic) else array)
         return node
 
     def check_data_only(self, node: Node, statement: ast.Data) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from dsl.errors import Span, error
 from dsl.ir.node import Node, make, topological
 from dsl.ir.types import (
@@ -151,7 +153,7 @@ class Indexing(Expressions):
             raise error("E0209", "in a loop a mask may not change from step to step", expr.span,
                         "every step would have another number of rows", help="use `where(mask, x, 0)`")
         value = self.host.evaluate(mask)
-        count = Dim.of(int(value.sum())) if value is not None else self.anonymous("count")
+        count = Dim.of(int(np.asarray(value).sum())) if value is not None else self.anonymous("count")
         return make(compress, [x, mask], {"count": count})
 
 

@@ -100,11 +100,13 @@ class Host(Protocol):
     """What elaboration asks of the runtime."""
 
     def evaluate(self, node: Node) -> Any | None:
-        """The value of a graph over data leaves, or None where nothing is evaluated (`lr check`)."""
+        """The value of a graph over data leaves, or None where nothing is evaluated (`lr check`).
+
+        An array may lie on a device: then it has a shape and a dtype, and NumPy converts it."""
         ...
 
     def keep(self, leaf: Node, value: Any) -> None:
-        """The value of a data leaf from now on."""
+        """The value of a data leaf from now on: as NumPy has it, or what `evaluate` or `given` gave."""
         ...
 
     def given(self, name: str) -> Any | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -34,7 +35,8 @@ class OutOfDeviceMemory(MemoryError):
 def in_words(size: int) -> str:
     """Bytes with a unit: 1.5 GiB."""
     power = min((max(size, 1).bit_length() - 1) // 10, 3)
-    return f"{size / 1024 ** power:.{min(power, 1)}f} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
+    unit = ("byte" if size == 1 else "bytes", "KiB", "MiB", "GiB")[power]
+    return f"{size / 1024 ** power:.{min(power, 1)}f} {unit}"
 
 
 class Live:
@@ -115,6 +117,23 @@ def kept(launcher: Launcher, array: Any, element: DType | None = None) -> Memory
     return memory
 
 
+class Uploads:
+    """Arrays of the host that were used on a device, each by a key, and what lies there for them; let go when the device is full."""
+
+    everywhere: WeakSet[Uploads] = WeakSet()
+
+    def __init__(self) -> None:
+        self.found: dict[Any, tuple[Any, Memory]] = {}
+        self.everywhere.add(self)
+
+    def taken(self, launcher: Launcher, key: Any, array: Any, element: DType) -> Memory:
+        """The array on the device, copied there if the last one of this key was another."""
+        found = self.found.get(key)
+        if found is None or found[0] is not array or found[1].element != element:
+            found = self.found[key] = array, kept(launcher, array, element)
+        return found[1]
+
+
 def on_host(value: Any) -> Any:
     """A value where NumPy can read it: a scalar if it has no axes."""
     return value.fetched()[()] if isinstance(value, Memory) else value
@@ -125,6 +144,8 @@ def room(launcher: Launcher, element: DType, count: int) -> Any:
     try:
         return launcher.allocate(element, count)
     except MemoryError:
+        for uploads in list(Uploads.everywhere):
+            uploads.found.clear()
         gc.collect()                                             # arrays in circles of references
         give_back(launcher)
     try:
