@@ -46,16 +46,16 @@ def llvm(made: ir.Program, threads: int | None = None) -> Runnable:
 
 
 def cuda(made: ir.Program, launcher: Launcher | None = None) -> Runnable:
-    from dsl.backends.cuda.driver import CudaProgram
-    return CudaProgram(made, launcher)
+    from dsl.backends.cuda.program import GpuProgram
+    return GpuProgram(made, launcher)
 
 
 class NativeExecutable:
     """A graph as a loop program."""
 
-    def __init__(self, roots: Sequence[Node], compiler: Compiler = llvm) -> None:
+    def __init__(self, roots: Sequence[Node], compiler: Compiler = llvm, tiles: bool = True) -> None:
         self.roots = tuple(roots)
-        self.program, self.leaves = program(roots)
+        self.program, self.leaves = program(roots, tiles=tiles)
         self.native = compiler(self.program)
         self.arrays = sum(1 for n in self.leaves if n.rank)
         self.room: Callable[[tuple[int, ...], DType], Any] = getattr(self.native, "empty", POOL.empty)
@@ -94,15 +94,15 @@ class NativeExecutable:
 
 
 class NativeBackend:
-    """`compiler` makes a loop program run."""
+    """`compiler` makes a loop program run; `tiles` says whether it is for vector lanes."""
 
     name = "cpu"
 
-    def __init__(self, compiler: Compiler = llvm) -> None:
-        self.compiler = compiler
+    def __init__(self, compiler: Compiler = llvm, tiles: Callable[[], bool] = lambda: True) -> None:
+        self.compiler, self.tiles = compiler, tiles
 
     def compile(self, roots: Sequence[Node]) -> NativeExecutable | NumpyExecutable:
         try:
-            return NativeExecutable(roots, self.compiler)
+            return NativeExecutable(roots, self.compiler, self.tiles())
         except NotNative:
             return NumpyExecutable(roots)

@@ -49,7 +49,7 @@ class Names:
 
 
 def program(roots: Sequence[Node], name: str = "graph", block: int | None = BLOCK,
-            origins: Origins | None = None) -> tuple[ir.Program, tuple[Node, ...]]:
+            origins: Origins | None = None, tiles: bool = True) -> tuple[ir.Program, tuple[Node, ...]]:
     """The program of graphs, and their leaves: first those that are arrays, then the scalars.  Raises `NotNative`."""
     core = legalise(roots, origins)
     leaves = [n for n in topological(core) if is_leaf(n)]
@@ -60,7 +60,7 @@ def program(roots: Sequence[Node], name: str = "graph", block: int | None = BLOC
 
     def element(leaf: Node, index: Index) -> Expr:
         return load(arrays[leaf], index) if leaf.rank else scalars[leaf]
-    shop = Shop(block)
+    shop = Shop(block, tiles)
     body = Lowering(shop, element, arrays.get).block(list(zip(core, outputs)))
     body, scratch = tidy(body, shop.scratch)
     made = ir.Program(name, (*arrays.values(), *outputs, *scratch), tuple(scalars.values()), body)

@@ -164,7 +164,7 @@ def loop(group: Group, shop: Shop, depth: int, known: dict[Expr, Expr]) -> list[
         index, length, body = in_blocks(inner, summed, shop, depth, known, index, length, shop.block)
     else:
         inner = [replace(t, value=t.value.to(t.buffer.dtype)) if t.wide and not t.domain else t for t in inner]
-        parts = stages(inner) if depth == 0 and shop.block else []
+        parts = stages(inner) if depth == 0 and shop.block and shop.tiles else []
         if parts:
             index, length, body = in_tiles(parts, shop, known, index, length)
             factor = TILE

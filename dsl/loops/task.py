@@ -84,9 +84,11 @@ class Task:
 
 @dataclass
 class Shop:
-    """What one program has in common: names, scratch, and whether long float32 sums are added up in blocks."""
+    """What one program has in common: names, scratch, whether long float32 sums are added up in blocks, and whether rows may take
+    turns in tiles, which is for vector lanes and not for warps."""
 
     block: int | None
+    tiles: bool = True
     scratch: list[Buffer] = field(default_factory=list)
     count: dict[str, int] = field(default_factory=dict)
 

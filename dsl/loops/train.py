@@ -82,8 +82,8 @@ class TrainProgram:
 
 
 class _Builder:
-    def __init__(self, groups: Sequence[GroupGraphs], feeds: Feeds, block: int | None, origins: Origins | None) -> None:
-        self.feeds, self.names, self.shop = feeds, Names(), Shop(block)
+    def __init__(self, groups: Sequence[GroupGraphs], feeds: Feeds, block: int | None, origins: Origins | None, tiles: bool) -> None:
+        self.feeds, self.names, self.shop = feeds, Names(), Shop(block, tiles)
         for word in ("low", "high", "epoch", "row", "step", "done", "bad", "fault", "turn", "stopped", "order", "sums", "last", "first_row",
                      "size", "stop", "total", "first_epoch", "count", "before", "shuffle_key"):
             self.names(word)
@@ -264,6 +264,6 @@ class _Builder:
 
 
 def train_program(groups: Sequence[GroupGraphs], feeds: Feeds, name: str = "train", block: int | None = BLOCK,
-                  origins: Origins | None = None) -> TrainProgram:
+                  origins: Origins | None = None, tiles: bool = True) -> TrainProgram:
     """The program of a training loop.  Raises `NotNative`."""
-    return _Builder(groups, feeds, block, origins).build(name)
+    return _Builder(groups, feeds, block, origins, tiles).build(name)

@@ -73,7 +73,7 @@ class Compute:
                  threads: int | None = None, profile: Profile | None = None) -> None:
         self.origins, self.lookup, self.device, self.threads, self.profile = origins, lookup, device, threads, profile
         self.cache: dict[tuple[str, tuple[Node, ...]], Compiled] = {}
-        self.reference, self.native = NumpyBackend(), NativeBackend(self.runnable)
+        self.reference, self.native = NumpyBackend(), NativeBackend(self.runnable, lambda: self.device() != "cuda")
         self.uploads = Uploads()
         self.stream: Any = None
         self.loops: dict[Any, tuple[TrainProgram, Runnable]] = {}
@@ -160,7 +160,7 @@ class Compute:
         found = self.loops.get(key)
         if found is None:
             self.compilations += 1
-            made = train_program(groups, feeds, origins=self.origins)
+            made = train_program(groups, feeds, origins=self.origins, tiles=self.native.tiles())
             found = self.loops[key] = made, self.native.compiler(made.program)
             if self.profile is not None:
                 self.profile.name(place)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
+from dsl.backends.cuda.choice import H200, Figures
 from dsl.backends.cuda.launch import Argument, Array, Place
 from dsl.backends.cuda.source import Function
 from dsl.backends.llvm.cache import private, read, write
@@ -51,6 +52,15 @@ class CupyLauncher:
         self.processors: int = attributes["MultiProcessorCount"]
         self.most_blocks: int = BLOCKS_OF_A_PROCESSOR * self.processors
         self.shared_bytes: int = attributes["MaxSharedMemoryPerBlockOptin"]
+        self.figures = self.measured(attributes)
+
+    def measured(self, attributes: Mapping[str, int]) -> Figures:
+        """What the device says of itself; newer drivers no longer tell clocks, then as the H200's."""
+        properties = self.cupy.cuda.runtime.getDeviceProperties(self.cupy.cuda.Device().id)
+        name = properties["name"].decode()
+        clock = attributes.get("ClockRate", 0) * 1e3 or H200.clock
+        bandwidth = 2 * attributes.get("MemoryClockRate", 0) * 1e3 * attributes.get("GlobalMemoryBusWidth", 0) / 8 or H200.bandwidth
+        return Figures(name, self.processors, clock, bandwidth, bool(attributes.get("CooperativeLaunch", 0)))
 
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
         if not functions:

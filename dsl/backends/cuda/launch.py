@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dsl.backends.cuda.choice import Figures
 from dsl.backends.cuda.source import Function
 from dsl.ir.types import DType
 from dsl.record import entity
@@ -37,6 +38,8 @@ Argument = Place | np.generic
 class Launcher(Protocol):
     most_blocks: int
     """More blocks than this in a grid gain nothing."""
+    figures: Figures
+    """What estimates are made of."""
     shared_bytes: int
     """How much dynamic shared memory a block may have at most."""
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from dsl.backends.cuda.choice import H200
 from dsl.backends.cuda.launch import Argument, Array, Place
 from dsl.backends.cuda.source import Function
 from dsl.ir.types import DType
@@ -180,6 +181,7 @@ class ShimLauncher:
                  shared_bytes: int = MOST_SHARED, blocks_together: int = 4) -> None:
         self.seed, self.most_blocks, self.preemptive = seed, most_blocks, preemptive
         self.shared_bytes, self.blocks_together = shared_bytes, blocks_together
+        self.figures = H200
         self.launches = self.allocations = 0
         self.addressed: list[ShimMemory] = []                    # what the next launch finds by its address
 

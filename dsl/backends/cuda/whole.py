@@ -17,6 +17,7 @@ from collections import Counter
 
 from dsl.backends.cuda.barriers import Waits
 from dsl.backends.cuda.expressions import Name, Pointer
+from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.parameters import Parameter, roots, written
 from dsl.backends.cuda.prelude import runs_function, runs_helper, warp_function, warp_helper
 from dsl.backends.cuda.runs import FEW_RUNS
@@ -81,7 +82,7 @@ def stays_on_device(program: Program) -> bool:
 
 
 def whole_program(program: Program, prefix: str = "") -> Whole:
-    return _Whole(program, prefix).whole()
+    return _Whole(flattened(program), prefix).whole()
 
 
 class _Whole(Statements):

@@ -1,0 +1,142 @@
+"""How a program is launched on a GPU.
+
+In: a program, its sizes, the device's figures.  Out: `Choice`: what a step takes, by estimate, as one block that stays, as a grid whose
+blocks run together, and as a launch a kernel with products by cuBLAS; and which is the least.
+
+    a part takes    max(operations / rate, bytes / bandwidth) + what begins and ends it
+
+One block has the rate and the bandwidth of one processor, and waits little; a grid has all processors, and each time that its
+blocks wait for each other takes a microsecond or more; a launch takes longer still, and a step ends with the host asking
+whether it was good.  A lane makes an operation every `LATENCY` cycles, so that little work on few lanes is slow anywhere.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from dsl.backends.cuda.split import form_of
+from dsl.ir.types import product as elements
+from dsl.loops.cost import Part, cost, value
+from dsl.loops.ir import Kernel, Product, Program
+from dsl.machine.expr import Const, Extent
+from dsl.record import record
+
+Way = Literal["one block", "a grid", "launches"]
+WAYS: tuple[Way, ...] = ("one block", "a grid", "launches")
+
+LATENCY = 6                      # cycles from an operation to the next that needs it, loads from near memory among them
+BUSY = 0.5                       # of a processor's lanes, at best, in code that is not only arithmetic
+LANES = 128                      # operations of a processor in a cycle
+BLOCK_BYTES = 64                 # that a processor moves in a cycle, from L1 and L2
+BLOCK_WAIT, GRID_WAIT = 0.15e-6, 1.5e-6
+LAUNCH, ANSWER = 8e-6, 15e-6     # seconds of the host for a launch, and until it has an answer
+OURS, CUBLAS = 0.25, 0.75        # of the peak in products, by our own code and by cuBLAS
+MOST_THREADS = 512
+
+
+@record
+class Figures:
+    """Of a device: multiprocessors, cycles a second, bytes a second, and whether all blocks of a grid can run together."""
+
+    name: str
+    processors: int
+    clock: float
+    bandwidth: float
+    together: bool = True
+
+
+H200 = Figures("NVIDIA H200", 132, 1.98e9, 4.8e12)
+"""What is shown where there is no GPU: its data sheet (NVIDIA, 2024)."""
+
+
+@record
+class Choice:
+    """Seconds of a step, by way (without those that cannot be); the least; threads of a block."""
+
+    seconds: Mapping[Way, float]
+    way: Way
+    threads: int
+
+
+def choose(program: Program, sizes: Mapping[str, int], figures: Figures, whole: bool = True) -> Choice:
+    """`whole`: the program can be one kernel."""
+    found = cost(program)
+    step = found.step if found.step.parts else found
+    parts = [p for p in step.parts if not p.seldom]
+    seconds: dict[Way, float] = {}
+    if whole:
+        seconds["one block"] = sum(_times(p, sizes) * _part(p, sizes, figures, 1) for p in parts)
+        if figures.together:
+            seconds["a grid"] = sum(_times(p, sizes) * _part(p, sizes, figures, figures.processors) for p in parts)
+    seconds["launches"] = sum(_times(p, sizes) * _launched(p, sizes, figures) for p in parts) + ANSWER
+    widest = max((_width(p, sizes) for p in parts), default=1)
+    threads = min(MOST_THREADS, max(32, -(-widest // 32) * 32))
+    return Choice(seconds, min(seconds, key=lambda way: seconds[way]), threads)
+
+
+def _times(part: Part, sizes: Mapping[str, int]) -> int:
+    return value(part.times, sizes)
+
+
+def _width(part: Part, sizes: Mapping[str, int]) -> int:
+    """How many lanes a part has work for."""
+    match part.statement:
+        case Kernel() as kernel:
+            form, _ = form_of(kernel, {})
+            count = value(kernel.extent.dim, sizes) if isinstance(kernel.extent, Extent) else \
+                int(kernel.extent.value) if isinstance(kernel.extent, Const) else 1 << 20
+            return max(1, count * 32 if form == "warps" else count)
+        case Product(out=out):
+            return max(32, value(elements(out.shape), sizes) // 4)
+        case _:
+            return 1
+
+
+def _arithmetic(part: Part, sizes: Mapping[str, int], lanes: float, figures: Figures) -> float:
+    rate = min(_width(part, sizes) / LATENCY, lanes * BUSY) * figures.clock
+    return value(part.each.operations, sizes) / rate
+
+
+def _multiplied(part: Part, sizes: Mapping[str, int], processors: int, figures: Figures, share: float) -> float:
+    lanes = min(processors * LANES * share, _width(part, sizes) / LATENCY * 4)
+    return value(part.each.flops, sizes) / (2 * lanes * figures.clock)
+
+
+def _bytes(part: Part, sizes: Mapping[str, int]) -> int:
+    return value(part.each.read, sizes) + value(part.each.written, sizes)
+
+
+def _part(part: Part, sizes: Mapping[str, int], figures: Figures, processors: int) -> float:
+    """In a whole program, on so many processors."""
+    bandwidth = BLOCK_BYTES * figures.clock if processors == 1 else figures.bandwidth
+    if part.statement is None:
+        return _arithmetic(part, sizes, LANES, figures)
+    work = _multiplied(part, sizes, processors, figures, OURS) if isinstance(part.statement, Product) else \
+        _arithmetic(part, sizes, processors * LANES, figures)
+    waits = 1 + (isinstance(part.statement, Kernel) and bool(part.statement.totals))
+    return max(work, _bytes(part, sizes) / bandwidth) + waits * (BLOCK_WAIT if processors == 1 else GRID_WAIT)
+
+
+def _launched(part: Part, sizes: Mapping[str, int], figures: Figures) -> float:
+    match part.statement:
+        case Product():
+            work = _multiplied(part, sizes, figures.processors, figures, CUBLAS)
+            return max(work, _bytes(part, sizes) / figures.bandwidth, LAUNCH)
+        case Kernel(totals=totals):
+            work = _arithmetic(part, sizes, figures.processors * LANES, figures)
+            return max(work, _bytes(part, sizes) / figures.bandwidth, LAUNCH) + (LAUNCH if totals else 0)
+        case _:
+            return _arithmetic(part, sizes, LANES, figures) + LAUNCH
+
+
+def choice_text(choice: Choice, figures: Figures, step: bool) -> str:
+    """One line: what each way takes, and which is taken."""
+    each = ", ".join(f"{way} {in_words(seconds)}" for way, seconds in choice.seconds.items())
+    what = f"one block of {choice.threads} threads" if choice.way == "one block" else choice.way
+    return f"on a GPU ({figures.name}, {figures.processors} processors), by estimate{' a step' if step else ''}: {each}; so {what}"
+
+
+def in_words(seconds: float) -> str:
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.3g} us"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

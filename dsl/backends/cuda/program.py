@@ -1,0 +1,71 @@
+"""A program on a CUDA device, in the way that is the fastest for its sizes.
+
+In: a `Program`, a `Launcher`.  Out: `GpuProgram`, called like the other executors: as one block that stays, as a grid whose blocks run
+together (`resident.py`), or as launches that the host makes (`driver.py`).  Each is compiled when it is first taken.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from dsl.backends.cuda.choice import Choice, choose
+from dsl.backends.cuda.driver import CudaProgram, cuda_source
+from dsl.backends.cuda.launch import Launcher
+from dsl.backends.cuda.memory import Memory, kept
+from dsl.backends.cuda.resident import Shape, WholeProgram
+from dsl.backends.cuda.whole import stays_on_device, whole_program
+from dsl.loops.ir import Program
+
+BURST = "steps of a burst"
+"""A size that changes from call to call and decides nothing."""
+
+
+class GpuProgram:
+    """`prefix` begins the names of its functions."""
+
+    def __init__(self, program: Program, launcher: Launcher | None = None, prefix: str = "") -> None:
+        if launcher is None:
+            from dsl.backends.cuda.device import CupyLauncher
+            launcher = CupyLauncher()
+        self.program, self.launcher, self.prefix = program, launcher, prefix
+        self.stays = stays_on_device(program)
+        self.choices: dict[tuple[tuple[str, int], ...], Choice] = {}
+
+    @cached_property
+    def launched(self) -> CudaProgram:
+        return CudaProgram(self.program, self.launcher, self.prefix)
+
+    @cached_property
+    def whole(self) -> WholeProgram:
+        return WholeProgram(whole_program(self.program, self.prefix), self.launcher)
+
+    def keep(self, array: Any) -> Memory:
+        """A copy on the device, to be passed in the array's place."""
+        return kept(self.launcher, array)
+
+    def choice(self, sizes: Mapping[str, int]) -> Choice:
+        key = tuple(sorted((name, n) for name, n in sizes.items() if name != BURST))
+        found = self.choices.get(key)
+        if found is None:
+            found = self.choices[key] = choose(self.program, sizes, self.launcher.figures, self.stays)
+        return found
+
+    def __call__(self, arrays: Sequence[Any], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
+        """Runs the program: `arrays` are the passed buffers in order, written in place.  Whether a fault was flagged."""
+        choice = self.choice(sizes)
+        if choice.way == "launches":
+            return self.launched(arrays, scalars, sizes)
+        blocks = 1
+        if choice.way == "a grid":
+            blocks = min(self.launcher.most_blocks, self.launcher.most_together(self.whole.function, choice.threads, 0))
+        return self.whole.run(arrays, scalars, sizes, Shape(max(1, blocks), choice.threads))
+
+
+def sources(program: Program, prefix: str = "") -> dict[str, str]:
+    """The sources a program may be compiled from: its kernels, and (if it can be one) the whole of it.  Needs no device."""
+    found = {"kernels": cuda_source(program, prefix)}
+    if stays_on_device(program):
+        found["whole"] = whole_program(program, prefix).source
+    return found
+
