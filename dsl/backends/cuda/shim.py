@@ -38,7 +38,9 @@ FLAGS = ("-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fvi
 C_SCALARS: dict[str, Any] = {"bool": ctypes.c_bool, "int32": ctypes.c_int32, "int64": ctypes.c_int64, "float32": ctypes.c_float,
                              "float64": ctypes.c_double}
 PREEMPTIVE = ("-DLR_PREEMPT", "-fsanitize-coverage=trace-pc")
-HEADERS = ("shim.h",)
+WATCHED = ("-DLR_WATCH", "-fsanitize=kernel-address", *(f"--param={name}=0" for name in (
+    "asan-instrumentation-with-call-threshold", "asan-stack", "asan-globals")))
+HEADERS = ("shim.h", "shim_grid.h", "shim_watch.h")
 MARGIN = ALIGNED = 64
 MOST_THREADS, STACK, MOST_SHARED = 1024, 128 * 1024, 99 * 1024
 DYNAMIC = re.compile(r"\bextern __shared__ (?:__align__\(\d+\) )?([\w <>:]+?) (\w+)\[\];")
@@ -75,9 +77,9 @@ def _type(declaration: str) -> str:
     return re.sub(r"( __restrict__)? \w+$", "", declaration)
 
 
-def build(source: str, functions: Sequence[Function], preemptive: bool = False) -> ctypes.CDLL:
+def build(source: str, functions: Sequence[Function], preemptive: bool = False, watched: bool = False) -> ctypes.CDLL:
     """The library of a source.  Raises `NoCompiler`, or `ShimError` if g++ refuses the source."""
-    flags = (*FLAGS, *(PREEMPTIVE if preemptive else ()))
+    flags = (*FLAGS, *(PREEMPTIVE if preemptive else ()), *(WATCHED if watched else ()))
     compiler = shutil.which("g++")
     if compiler is None:
         raise NoCompiler("g++ is not installed")
@@ -107,7 +109,8 @@ class Range(ctypes.Structure):
 
 
 class Launch(ctypes.Structure):
-    _fields_ = (*((name, ctypes.c_uint64) for name in ("grid", "block", "shared", "shared_most", "together", "seed", "ranges")),
+    _fields_ = (*((name, ctypes.c_uint64) for name in ("grid", "block", "shared", "shared_most", "together", "seed", "arguments",
+                                                       "ranges")),
                 ("range", ctypes.POINTER(Range)), ("stacks", ctypes.c_void_p), ("message", ctypes.c_void_p))
 
 
@@ -138,7 +141,7 @@ def run(function: Any, values: Sequence[Any], grid: int, block: int, seed: int, 
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
     message = ctypes.create_string_buffer(256)
     with _stacks.lock:
-        launch = Launch(grid, block, shared, most_shared, together, seed, len(ranges), (Range * len(ranges))(*ranges),
+        launch = Launch(grid, block, shared, most_shared, together, seed, len(values), len(ranges), (Range * len(ranges))(*ranges),
                         _stacks.enough(block * grid if together else block), ctypes.addressof(message))
         if function(pointers, ctypes.byref(launch)):
             raise ShimError(message.value.decode())
@@ -174,12 +177,23 @@ def margin(dtype: DType, number: int) -> bytes:
     return random.tobytes()
 
 
-class ShimLauncher:
-    """`seed` chooses the order in which blocks and threads run; `preemptive` ones are put aside anywhere, not at barriers only."""
+def _range(memory: ShimMemory) -> Range:
+    """What a kernel may touch; of an array without elements the first one may be read."""
+    elements = memory.elements
+    return Range(elements.ctypes.data, max(elements.nbytes, elements.itemsize), elements.itemsize, None)
 
-    def __init__(self, seed: int = 0, most_blocks: int = 64, preemptive: bool = False,
+
+NOTHING = Range(None, 0, 1, None)
+
+
+class ShimLauncher:
+    """`seed` chooses the order in which blocks and threads run; `preemptive` ones are put aside anywhere, not at barriers only.
+
+    With `sanitize` every access is looked at: one outside all arrays fails, also if it reads, and so do two that race."""
+
+    def __init__(self, seed: int = 0, most_blocks: int = 64, preemptive: bool = False, sanitize: bool = False,
                  shared_bytes: int = MOST_SHARED, blocks_together: int = 4) -> None:
-        self.seed, self.most_blocks, self.preemptive = seed, most_blocks, preemptive
+        self.seed, self.most_blocks, self.preemptive, self.sanitize = seed, most_blocks, preemptive, sanitize
         self.shared_bytes, self.blocks_together = shared_bytes, blocks_together
         self.figures = H200
         self.launches = self.allocations = 0
@@ -188,7 +202,7 @@ class ShimLauncher:
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
         if not functions:
             return {}
-        library = build(source, functions, self.preemptive)
+        library = build(source, functions, self.preemptive, self.sanitize)
         return {f.name: getattr(library, f"run_{f.name}") for f in functions}
 
     def allocate(self, dtype: DType, count: int) -> ShimMemory:
@@ -222,11 +236,12 @@ class ShimLauncher:
         values = [ctypes.c_void_p(a.of.elements.ctypes.data + a.offset * np.dtype(a.dtype).itemsize) if isinstance(a, Place) else
                   C_SCALARS[a.dtype.name](a.item()) for a in arguments]
         self.launches += 1
-        run(function, values, grid, block, (self.seed << 20) + self.launches, shared, together, self.shared_bytes)
-        for a in arguments:
-            if isinstance(a, Place) and not a.of.intact():
-                raise ShimError(f"argument {arguments.index(a)} was written outside its array")
         addressed, self.addressed = self.addressed, []
+        ranges = [*(_range(a.of) if isinstance(a, Place) else NOTHING for a in arguments), *map(_range, addressed)] if self.sanitize else ()
+        run(function, values, grid, block, (self.seed << 20) + self.launches, shared, together, self.shared_bytes, ranges)
+        for number, a in enumerate(arguments):
+            if isinstance(a, Place) and not a.of.intact():
+                raise ShimError(f"argument {number} was written outside its array")
         for number, memory in enumerate(addressed):
             if not memory.intact():
                 raise ShimError(f"place {number} was written outside its array")
