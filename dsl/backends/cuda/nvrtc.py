@@ -1,6 +1,6 @@
 """CUDA C compiled by NVRTC, without a device or a driver.
 
-In: source text and an architecture.  Out: machine code for a real one (`sm_90`), PTX text for a virtual one (`compute_90`).
+In: source text and an architecture.  Out: `Compiled`: machine code for a real architecture (`sm_90`), PTX, and what the log says.
 The library comes with the package `nvidia-cuda-nvrtc`, or with the toolkit that CuPy's `[ctk]` extra installs.
 
 Multiplications and additions are not fused, denormals are kept, divisions and roots are rounded correctly: NVRTC's
@@ -15,6 +15,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from dsl.record import record
+
 OPTIONS = ("--fmad=false", "--std=c++17")
 PACKAGE = "nvidia-cuda-nvrtc"
 
@@ -25,6 +27,15 @@ class NoCompiler(Exception):
 
 class CompileError(Exception):
     """The source does not compile; the text has NVRTC's first complaints, each with the line it is about."""
+
+
+@record
+class Compiled:
+    """`cubin` is empty for a virtual architecture (`compute_90`)."""
+
+    cubin: bytes
+    ptx: str
+    log: str
 
 
 @cache
@@ -56,20 +67,34 @@ def version() -> tuple[int, int]:
 
 def compile_source(source: str, architecture: str = "sm_90", name: str = "kernels.cu") -> bytes:
     """A cubin for `sm_…`, PTX for `compute_…`.  Raises `CompileError` and `NoCompiler`."""
+    made = compiled(source, architecture, name=name)
+    return made.cubin or made.ptx.encode()
+
+
+def compiled(source: str, architecture: str, more: tuple[str, ...] = (), name: str = "kernels.cu") -> Compiled:
+    """All of it; `more` are options besides.  Raises `CompileError` and `NoCompiler`.  Threads may do so at the same time."""
     nvrtc = library()
     program = ctypes.c_void_p()
     _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), name.encode(), 0, None, None))
     try:
-        options = [f"--gpu-architecture={architecture}".encode(), *(o.encode() for o in OPTIONS)]
+        options = [f"--gpu-architecture={architecture}".encode(), *(o.encode() for o in (*OPTIONS, *more))]
         status = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        log = _text(_fetched(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program))
         if status:
-            log = _fetched(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program).rstrip(b"\0").decode(errors="replace")
             raise CompileError(complaints(log, source, name) or nvrtc.nvrtcGetErrorString(status).decode())
-        if architecture.startswith("sm_"):
-            return _fetched(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
-        return _fetched(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program).rstrip(b"\0")
+        cubin = _fetched(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program) if architecture.startswith("sm_") else b""
+        return Compiled(cubin, _text(_fetched(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)), log)
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def supported() -> list[str]:
+    """The architectures that this NVRTC compiles for."""
+    count = ctypes.c_int()
+    _check(library().nvrtcGetNumSupportedArchs(ctypes.byref(count)))
+    numbers = (ctypes.c_int * count.value)()
+    _check(library().nvrtcGetSupportedArchs(numbers))
+    return [f"sm_{n}" for n in numbers]
 
 
 def complaints(log: str, source: str, name: str, most: int = 5) -> str:
@@ -89,6 +114,10 @@ def _fetched(size: ctypes._NamedFuncPointer, get: ctypes._NamedFuncPointer, prog
     text = ctypes.create_string_buffer(count.value)
     _check(get(program, text))
     return text.raw
+
+
+def _text(content: bytes) -> str:
+    return content.rstrip(b"\0").decode(errors="replace").strip()
 
 
 def _check(status: int) -> None:
