@@ -66,8 +66,7 @@ class Model:
         unit: Literal["epochs", "steps"] = "epochs" if epochs is not None else "steps"
         count = as_count(unit, epochs if epochs is not None else steps)
         receiver = self.session.compute.receiver
-        with self.session.compute.memory():
-            feeds = {name: as_array(name, value, receiver) for name, value in as_inputs(data, inputs).items()}
+        feeds = {name: as_array(name, value, receiver) for name, value in as_inputs(data, inputs).items()}
         # A plan that reads nothing of the arrays but their ranks serves every later call of the same form.
         plain = until is None and not valid and not shuffle
         key = unit, batch, drop_last, str(of), tuple(sorted((n, v.ndim) for n, v in feeds.items()))
@@ -94,14 +93,16 @@ class Model:
         feeds = as_inputs(data, inputs)
         nodes = {name: self._symbol(name).value for name in feeds}
         receiver = self.session.compute.receiver
-        with self.session.compute.memory():
-            arrays = {name: as_dtype(name, value, node.dtype, receiver) if isinstance(node := nodes[name], Node) else
-                      as_array(name, value, receiver) for name, value in feeds.items()}
+        arrays = {name: as_dtype(name, value, node.dtype, receiver) if isinstance(node := nodes[name], Node) else
+                  as_array(name, value, receiver) for name, value in feeds.items()}
         key = tuple(sorted((n, a.ndim) for n, a in arrays.items()))
-        with self.session.compute.training_lock, self._tentative(), self.session.compute.memory():
-            if key not in self._steps:
-                self._steps[key] = _Step(self, arrays)
-            return self._steps[key](arrays)
+        try:
+            with self.session.compute.training_lock, self._tentative():
+                if key not in self._steps:
+                    self._steps[key] = _Step(self, arrays)
+                return self._steps[key](arrays)
+        except MemoryError as problem:
+            raise self.session.compute.explained(problem) from None
 
     # ------------------------------------------------------------ values
     def __getitem__(self, name: str) -> np.ndarray:
@@ -122,8 +123,8 @@ class Model:
         if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "shared"):
             raise error("E0408", f"`{name}` is not a shared variable", help="only `shared` variables are set")
         node = symbol.value
+        array = as_dtype(name, value, node.dtype, self.session.compute.receiver)
         with self.session.compute.memory():
-            array = as_dtype(name, value, node.dtype, self.session.compute.receiver)
             own = np.array(array)[()] if not isinstance(array, Memory) else array if array.owned else array.copy()
         sizes = solve_sizes([(node, array.shape)], self.session.sizes())
         for size_name in {s.name for d in node.shape for s in d.sizes() if s.value is None}:
@@ -197,8 +198,7 @@ class Model:
             raise
 
     def _given(self, arrays: Mapping[str, ArrayLike], prefix: str) -> _Given:
-        with self.session.compute.memory():
-            return _Given(self, {n: as_array(n, v, self.session.compute.receiver) for n, v in arrays.items()}, prefix)
+        return _Given(self, {n: as_array(n, v, self.session.compute.receiver) for n, v in arrays.items()}, prefix)
 
 
 class _Given:
@@ -259,15 +259,6 @@ class _Callable:
         """The shapes last given, the sizes known before, and those then known."""
 
     def __call__(self, *arrays: ArrayLike) -> Any:
-        session = self.model.session
-        try:
-            values = self.values(arrays)
-            results = tuple(map(given if any(map(on_device, arrays)) else np.asarray, values))
-        except MemoryError as problem:
-            raise session.compute.explained(problem) from None
-        return results[0] if self.single else results
-
-    def values(self, arrays: Sequence[ArrayLike]) -> list[Any]:
         if len(arrays) != len(self.inputs):
             raise error("E0902", f"{counted(len(self.inputs), 'array')} needed, not {len(arrays)}",
                         help=", ".join(leaf_name(n) for n in self.inputs))
@@ -300,7 +291,13 @@ class _Callable:
             self._fix_model_dims(sizes)
             session.allocate()
             bound = self.bound = shapes, session.sizes(), sizes
-        return session.compute.values(self.plans[flags], bound[2], extra, again=True)
+        values = session.compute.values(self.plans[flags], bound[2], extra, again=True)
+        if any(map(on_device, arrays)):
+            with session.compute.memory():
+                results = tuple(map(given, values))
+        else:
+            results = tuple(map(np.asarray, values))
+        return results[0] if self.single else results
 
     def _fix_model_dims(self, sizes: Mapping[str, int]) -> None:
         elaborator = self.model.session.elaborator

@@ -150,8 +150,7 @@ class Session:
     def given(self, name: str) -> Any | None:
         self.used_data.add(name)
         value = self.given_data.get(name)
-        with self.compute.memory():
-            return None if value is None else as_array(name, value, self.compute.receiver)
+        return None if value is None else as_array(name, value, self.compute.receiver)
 
     def load_path(self, path: str) -> Path:
         return Path(path) if Path(path).is_absolute() else self.base / path

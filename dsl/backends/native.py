@@ -83,9 +83,13 @@ class NativeExecutable:
 
         What runs on a device takes arrays that lie there, and its results stay there (`Memory`)."""
         known, shapes = self.set_sizes(sizes)
-        inputs: list[Any] = [v if self.away and isinstance(v, Memory) else np.ascontiguousarray(v) for v in leaves[:self.arrays]]
+        if self.away:
+            inputs: list[Any] = [v if isinstance(v, Memory) else np.ascontiguousarray(v) for v in leaves[:self.arrays]]
+            scalars: Sequence[Any] = list(map(on_host, leaves[self.arrays:]))
+        else:
+            inputs, scalars = [np.ascontiguousarray(v) for v in leaves[:self.arrays]], leaves[self.arrays:]
         outputs = [self.room(shape, root.dtype) for root, shape in zip(self.roots, shapes, strict=True)]
-        if self.native([*inputs, *outputs], list(map(on_host, leaves[self.arrays:])), known):
+        if self.native([*inputs, *outputs], scalars, known):
             by_leaf = dict(zip(self.leaves, map(on_host, leaves), strict=True))
             with self.lock, np.errstate(all="ignore"):
                 self.reference.set_sizes(known)

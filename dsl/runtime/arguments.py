@@ -4,6 +4,7 @@ In: any Python value.  Out: an array of numbers in the dtype wanted, a count, a 
 taken where it lies: on the host, and on a device if a `launcher` says that this is where it will be used.
 
     E0203  numbers that an integer cannot hold      E0902  a wrong argument      E0903  not an array of numbers
+    E0710  no memory for them
 """
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from dsl.backends.cuda.arrays import cast, dlpack_device, fetched, on_device, received
-from dsl.backends.cuda.memory import Memory
-from dsl.errors import error
+from dsl.backends.cuda.arrays import PLAIN, cast, dlpack_device, fetched, on_device, received
+from dsl.backends.cuda.memory import Memory, OutOfDeviceMemory
+from dsl.errors import LrError, error
 from dsl.ir.types import DType
 
 Array = np.ndarray[Any, Any]
@@ -25,16 +26,18 @@ ON_HOST = 1
 """DLPack's number for the host's memory."""
 
 
-def as_array(name: str, value: Any, launcher: Any = None) -> Array | Memory:
-    """The value as an array of numbers or truth values; `Memory` where it lies on a device and is to be used there."""
+def as_array(name: str, value: Any, launcher: Any = None, dtype: DType | None = None) -> Array | Memory:
+    """The value as an array of numbers or truth values; `Memory` where it lies on a device and is to be used there, of this dtype
+    if it can be had there."""
     if isinstance(value, dict | set | str | bytes) or value is None:
         raise error("E0903", f"`{name}` is {type(value).__name__}, not an array of numbers")
+    plain = type(value) in PLAIN
     if isinstance(value, Memory):
         return value
-    if on_device(value):
-        return from_device(name, value, launcher)
+    if not plain and on_device(value):
+        return from_device(name, value, launcher, dtype)
     try:
-        array = np.from_dlpack(value) if only_dlpack(value) else np.asarray(value)
+        array = np.asarray(value) if plain or not only_dlpack(value) else np.from_dlpack(value)
     except Exception as problem:                         # whatever an `__array__` of the caller's raises
         raise error("E0903", f"`{name}` is not an array: {problem}", help="give rows of one length") from None
     return checked(name, value, array)
@@ -56,8 +59,8 @@ def from_device(name: str, value: Any, launcher: Any = None, dtype: Any = None) 
     """Another library's array on a CUDA device: there for a launcher, else copied to the host."""
     try:
         found = fetched(value) if launcher is None else received(value, launcher, dtype)
-    except MemoryError:
-        raise
+    except MemoryError as problem:
+        raise out_of_memory(problem) from None
     except ImportError:
         raise error("E0903", f"`{name}` is on a GPU, and CuPy, which reads it, is not installed",
                     help='`pip install "lr-lang[cuda12]"` (or `[cuda13]`), or copy it to the host first') from None
@@ -67,11 +70,18 @@ def from_device(name: str, value: Any, launcher: Any = None, dtype: Any = None) 
     return found if isinstance(found, Memory) else checked(name, value, found)
 
 
+def out_of_memory(problem: MemoryError) -> LrError:
+    """As a diagnostic."""
+    elsewhere = "; `device cpu` uses the host's memory" if isinstance(problem, OutOfDeviceMemory) else ""
+    return error("E0710", f"not enough memory: {problem}",
+                 help=f"use fewer rows at a time (`batch k`), or `precision float32`{elsewhere}")
+
+
 def as_dtype(name: str, value: Any, dtype: DType, launcher: Any = None) -> Array | Memory:
     """The value as an array of this dtype; integers must hold it exactly."""
     if type(value) is np.ndarray and value.dtype == dtype and value.flags.c_contiguous:
         return value
-    array = from_device(name, value, launcher, dtype) if on_device(value) else as_array(name, value, launcher)
+    array = as_array(name, value, launcher, dtype)
     if isinstance(array, Memory):
         if array.element == dtype or array.dtype.kind == np.dtype(dtype).kind == "f":
             return cast(array, dtype)

@@ -103,10 +103,14 @@ class Bursts:
     def fill(self) -> None:
         """The state, the data and whatever else does not change, as the driver has them now."""
         driver, rows = self.driver, self.driver.rows
-        driver.compute.follow()
-        before = [(driver.current[p], n.dtype) for p, n in zip(self.places, self.made.state, strict=True)]
-        self.state = [self.there(v, dtype) if self.keep else np.array(v, dtype=dtype, order="C") for v, dtype in before]
-        self.shared = [isinstance(v, Memory) for v, _ in before]
+        if self.keep:
+            driver.compute.follow()
+        before = zip([driver.current[p] for p in self.places], self.made.state, strict=True)
+        if self.keep:
+            self.state: list[Any] = [self.there(v, n.dtype) for v, n in before]
+            self.shared = [isinstance(driver.current[p], Memory) for p in self.places]
+        else:
+            self.state = [np.array(v, dtype=n.dtype, order="C") for v, n in before]
         self.data = [self.there(rows.arrays[i], n.dtype) for i, n in zip(self.used, self.feeds.rows, strict=True)]
         if self.fixed_arrays or self.fixed_scalars:
             known = {**driver.values, **{k: v for f in driver.functions for k, v in zip(f.others, f.rest, strict=True)}}
@@ -131,17 +135,18 @@ class Bursts:
         """An array where the program runs; it may be the one given."""
         if isinstance(value, Memory) and self.keep:
             return cast(value, dtype)
-        array = np.ascontiguousarray(value, dtype=dtype).reshape(np.shape(value))
-        return self.keep(array) if self.keep else array
+        array = np.ascontiguousarray(value, dtype=dtype)
+        return self.keep(array.reshape(np.shape(value))) if self.keep else array
 
     def run(self, first: int, count: int, steps: int) -> tuple[int, bool]:
         """Up to `count` steps from step `first` of `steps` on: how many were made, and whether the next is bad."""
         driver, rows = self.driver, self.driver.rows
         began = time.perf_counter()
-        driver.compute.follow()
         self.take_sums()
-        self.state = [v.copy() if shared else v for v, shared in zip(self.state, self.shared, strict=True)]
-        self.shared = [False] * len(self.state)
+        if self.keep:
+            driver.compute.follow()
+            self.state = [v.copy() if shared else v for v, shared in zip(self.state, self.shared, strict=True)]
+            self.shared = [False] * len(self.state)
         epoch, place = divmod(first, rows.steps_an_epoch)
         schedules = [schedule_values(s, first, count, steps, rows.steps_an_epoch).astype(s.leaf.dtype) for s, _ in driver.schedules]
         arrays = [*self.data, *self.fixed, *schedules, *self.state, *([self.order] if self.feeds.shuffle else []),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
@@ -18,7 +18,7 @@ import numpy as np
 
 from dsl.backends.base import FaultAt
 from dsl.backends.cuda.arrays import cast
-from dsl.backends.cuda.memory import Memory, OutOfDeviceMemory, Uploads, on_host
+from dsl.backends.cuda.memory import Memory, Uploads, on_host
 from dsl.backends.native import NativeBackend, NativeExecutable, Runnable, cuda, llvm
 from dsl.backends.numpy import NumpyBackend, NumpyExecutable
 from dsl.errors import LrError, Span, error
@@ -28,6 +28,7 @@ from dsl.loops import ir
 from dsl.loops.train import Feeds, GroupGraphs, TrainProgram, train_program
 from dsl.ops.leaves import leaf_name
 from dsl.pipeline import Options, prepare
+from dsl.runtime.arguments import out_of_memory
 from dsl.syntax.binding import leaf_key, solve_linear
 
 if TYPE_CHECKING:
@@ -179,12 +180,13 @@ class Compute:
             compiled = self.compile(roots, native=True)
             compiled.checked = dict(sizes)
         given = extra or {}
-        away = isinstance(compiled.executable, NativeExecutable) and compiled.executable.away
-        if away:
+        leaves = zip(compiled.keys, compiled.executable.leaves, strict=True)
+        if isinstance(compiled.executable, NativeExecutable) and compiled.executable.away:
             self.follow()
-        with self.memory() if away else nullcontext():
-            values = [given[key] if key in given else self.kept(key, self.lookup(leaf), leaf.dtype) if away else self.lookup(leaf)
-                      for key, leaf in zip(compiled.keys, compiled.executable.leaves, strict=True)]
+            with self.memory():
+                values = [given[key] if key in given else self.kept(key, self.lookup(leaf), leaf.dtype) for key, leaf in leaves]
+        else:
+            values = [given[key] if key in given else self.lookup(leaf) for key, leaf in leaves]
         results = list(self.run(compiled, values, sizes))
         return [np.array(v) for v in results] if again and isinstance(compiled.executable, NumpyExecutable) else results
 
@@ -200,12 +202,8 @@ class Compute:
 
     def explained(self, problem: FaultAt | MemoryError) -> LrError:
         """What went wrong in a run, as a diagnostic."""
-        if isinstance(problem, OutOfDeviceMemory):
-            return error("E0710", f"not enough memory: {problem}",
-                         help="use fewer rows at a time (`batch k`), or `precision float32`; `device cpu` uses the host's memory")
         if isinstance(problem, MemoryError):
-            return error("E0710", f"not enough memory: {problem}",
-                         help="use fewer rows at a time (`batch k`), or `precision float32`")
+            return out_of_memory(problem)
         return error(problem.fault.code, problem.fault.message, self.origins.span(problem.node), "while running this",
                      help=problem.fault.help)
 

@@ -15,7 +15,8 @@ import numpy as np
 from dsl.backends.cuda.memory import Memory, kept, on_host
 from dsl.ir.types import DType
 
-PLAIN = (np.ndarray, np.generic, int, float, bool, list, tuple, str)
+PLAIN = frozenset((np.ndarray, int, float, bool, list, tuple, str, np.float64, np.float32, np.int64, np.int32, np.bool_))
+"""Types whose values are on the host, as is soon told."""
 ON_CUDA = frozenset((2, 13))
 """DLPack's numbers for CUDA's device memory and managed memory."""
 DTYPES = frozenset(("bool", "int32", "int64", "float32", "float64"))
@@ -25,7 +26,7 @@ ALIGNED = 16
 
 def on_device(value: Any) -> bool:
     """Whether a value is another library's array in the memory of a CUDA device.  Imports nothing."""
-    if isinstance(value, PLAIN):
+    if type(value) in PLAIN:
         return False
     return dlpack_device(value) in ON_CUDA or _interface(value) is not None
 
