@@ -1,6 +1,7 @@
 """Every program that there is, compiled for GPUs by NVRTC without one, and what the code must not hold (`ptx_lint.py`)."""
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from dsl.backends.cuda import nvrtc
 from tests import cuda_sources, ptx_lint
 from tests.cuda_sources import EXAMPLES, GOOD, Named, compiled, joined
-from tests.loop_programs import CASES
+from tests.loop_programs import BY_NAME, CASES
 from tests.needs import needs
 from tests.ptx_lint import MARK, entries, usages
 from tests.test_traps import CASES as TRAPS
@@ -82,6 +83,13 @@ def test_traps(block):
 def test_loop_programs(block):
     used = found_in([Named(CASES[k].name, CASES[k].program) for k in block], (HERE,))
     assert len(used) >= len(block)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_fma_of_a_program_is_one_instruction(dtype):
+    source = Named(dtype, BY_NAME[f"{dtype}_instructions"].program).source()
+    assert {text for _, text in re.findall(r"\b(fma)(\.[\w.]+)", compiled(source, HERE).ptx)} == {f".rn.f{dtype[-2:]}"}
+    assert "marked.f" in compiled(MARK + source, "compute_90", ()).ptx
 
 
 @pytest.mark.parametrize("block", blocks(RANDOM, TOGETHER), ids=lambda block: f"seeds-from-{block[0]}")

@@ -4,7 +4,6 @@ Bits depend neither on the order in which threads run nor on the grid; faults pl
 """
 
 import os
-import re
 import shutil
 
 import numpy as np
@@ -24,18 +23,12 @@ from dsl.loops.ir import Assign, Bind, Combine, Kernel, Let, Local, Loop, Progra
 from dsl.machine.evaluate import evaluate
 from dsl.machine.expr import Buffer, apply, const, extent, fma, load, lshr, ref, select
 from tests.loop_programs import BY_NAME, CASES, agrees
+from tests.needs import needs
 
 SCHEDULES = ((0, 64), (1, 1), (2, 3))                  # the seed of the threads' order, the most blocks of a grid
 LENGTHS = (0, 1, 31, 32, 33, 127, 128, 129, 1000)
 OWN_SIZES = frozenset("swapped_states total_of_each_turn swapped_scalars leave_from_inner_loop flag_outside_kernels empty_blocks".split())
 i, j, n = ref("i"), ref("j"), Dim.of(Size("n"))
-
-
-def needs(found, what):
-    if not found:
-        assert not os.environ.get("CI"), f"{what} is not installed"
-        print(f"\nSKIPPED: {what} is not installed")
-        pytest.skip(f"{what} is not installed")
 
 
 @pytest.fixture(scope="session")
@@ -116,53 +109,6 @@ def sizes_of(case):
     if least is not None and case.name not in OWN_SIZES and "k" not in case.sizes[-1]:
         found += [{**case.sizes[-1], "n": length} for length in LENGTHS if length >= least]
     return found
-
-
-# ---------------------------------------------------------------- NVRTC
-def test_every_kernel_compiles(all_kernels, compiler):
-    cubin = compiler(source_text(all_kernels), "sm_90")
-    assert cubin[:4] == b"\x7fELF"
-    assert all(f.name.encode() in cubin for k in all_kernels for f in k.functions)
-
-
-def lint(ptx):
-    """What must not be in a kernel's machine code: atomic sums of floats, approximations, flushed denormals."""
-    return re.findall(r"\b(?:atom|red)\.\S*\.(?:add|min|max)\.\S*f(?:16|32|64)\S*|\S+\.(?:approx|ftz)\b\S*", ptx)
-
-
-def entries(ptx):
-    return dict(re.findall(r"\.entry (\w+)\((.*?)\n}\n", ptx, re.DOTALL))
-
-
-def fused(text):
-    return len(re.findall(r"\bfma\.rn\.f(?:32|64)\b", text))
-
-
-def test_machine_code_does_what_is_written(all_kernels, compiler):
-    ptx = compiler(source_text(all_kernels), "compute_90").decode()
-    assert not lint(ptx)
-    found, written = entries(ptx), {f.name: len(re.findall(r"\bfmaf?\(", f.text)) for k in all_kernels for f in k.functions}
-    assert found.keys() == written.keys()
-    for name, count in written.items():
-        assert (fused(found[name]) > 0) == (count > 0), f"{name}: {count} fma in the source, {fused(found[name])} in the machine code"
-    assert fused(found["float32_instructions_k0"]) == fused(found["float64_instructions_k0"]) == 1
-
-
-def test_the_lint_finds_what_it_looks_for(compiler, monkeypatch):
-    source = """extern "C" __global__ void k(float* x, float y) {
-    x[0] = x[1] * y + x[2]; atomicAdd(x + 3, y); x[4] = __fdividef(y, x[5]);
-}"""
-    assert fused(compiler(source, "compute_90").decode()) == 0
-    monkeypatch.setattr(nvrtc, "OPTIONS", ("--fmad=true", "--ftz=true"))
-    ptx = compiler(source, "compute_90").decode()
-    assert len(re.findall(r"\bfma\.rn\.ftz\.f32\b", ptx)) == 1
-    found = " ".join(lint(ptx))
-    assert "ftz" in found and "approx" in found and re.search(r"(atom|red)\.", found)
-
-
-def test_errors_show_the_line(compiler):
-    with pytest.raises(nvrtc.CompileError, match=r"kernels\.cu:2: identifier \"y\" is undefined\n    x\[0\] = y;"):
-        compiler('extern "C" __global__ void k(float* x) {\nx[0] = y;\n}')
 
 
 # ---------------------------------------------------------------- through the shim
