@@ -43,26 +43,33 @@ def describe(session: Session, name: str | None, view: str | None, form: Form = 
 
 # ---------------------------------------------------------------- programs
 def in_programs(session: Session, name: str | None, view: str, form: Form) -> str:
-    from dsl.runtime.programs import code_text, cost_text, kernels_text
-    texts = [kernels_text(p) if view == "kernels" else cost_text(p) if view == "cost" else code_text(p, form)
-             for p in programs(session, name)]
+    from dsl.runtime.programs import code_text, cost_text, gpu_text, kernels_text
+    match view:
+        case "kernels":
+            texts = [kernels_text(p) for p in programs(session, name)]
+        case "cost":
+            on_gpu = programs(session, name, gpu=True)
+            texts = [cost_text(p) + gpu_text(g) for p, g in zip(programs(session, name), on_gpu, strict=True)]
+        case _:
+            texts = [code_text(p, form) for p in programs(session, name, gpu=form == "cuda")]
     return "\n".join(texts) if texts or name is None else f"`{name}` has no program: only formulas and `train` have\n"
 
 
-def programs(session: Session, name: str | None) -> list[Titled]:
-    """The loop programs of the formulas and the `train`s, in the script's order; of one formula, or of what is called `train`."""
+def programs(session: Session, name: str | None, gpu: bool = False) -> list[Titled]:
+    """The loop programs of the formulas and the `train`s, in the script's order; of one formula, or of what is called `train`; as
+    they are for a CPU or a GPU."""
     from dsl.runtime.programs import formula_program, training_program
     found: list[tuple[int, Titled]] = []
     known, options = session.sizes(), session.options()
     for symbol in session.elaborator.scope.values():
         if isinstance(symbol.value, Node) and (symbol.name == name or (name is None and symbol.kind in FORMULAS)):
-            made = formula_program(f"{symbol.kind} {symbol.name}", symbol.name, symbol.value, options, known)
+            made = formula_program(f"{symbol.kind} {symbol.name}", symbol.name, symbol.value, options, known, gpu)
             found.append((place(symbol.span), made))
     if name is None or (name == "train" and name not in session.elaborator.scope):
         for item in session.items:
             if isinstance(item, program.Train):
                 title = item.span.text.partition("\n")[0].strip().removesuffix(":")
-                found.append((place(item.span), training_program(title, item, session.compute, known)))
+                found.append((place(item.span), training_program(title, item, session.compute, known, gpu)))
     return [made for _, made in sorted(found, key=lambda pair: pair[0])]
 
 

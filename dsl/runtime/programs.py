@@ -41,21 +41,21 @@ class Titled:
     step: bool = False
 
 
-def formula_program(title: str, name: str, node: Node, options: Options, known: Mapping[str, int]) -> Titled:
+def formula_program(title: str, name: str, node: Node, options: Options, known: Mapping[str, int], gpu: bool = False) -> Titled:
     try:
-        made, _ = loop_program(prepare([node], options), name, origins=options.origins)
+        made, _ = loop_program(prepare([node], options), name, origins=options.origins, tiles=not gpu)
     except NotNative as op:
         return Titled(title, None, known, str(op))
     return Titled(title, made, known)
 
 
-def training_program(title: str, plan: program.Train, compute: Compute, known: Mapping[str, int]) -> Titled:
+def training_program(title: str, plan: program.Train, compute: Compute, known: Mapping[str, int], gpu: bool = False) -> Titled:
     """The program that makes the steps of a `train`."""
     reading = Reading(plan)
     functions = step_functions(compute, plan, reading.by_row)
     feeds, _ = feeds_of(reading, functions, known)
     try:
-        made = train_program(graphs_of(functions), feeds, origins=compute.origins).program
+        made = train_program(graphs_of(functions), feeds, origins=compute.origins, tiles=not gpu).program
     except NotNative as op:
         return Titled(title, None, known, str(op), True)
     return Titled(title, made, step_sizes(reading, known), "", True)
@@ -107,8 +107,9 @@ def code_text(titled: Titled, form: Form) -> str:
     if titled.program is None:
         return f"{mark} {titled.title}\n{mark} {without(titled)}\n"
     if form == "cuda":
-        from dsl.backends.cuda.driver import cuda_source
-        text = cuda_source(titled.program).strip("\n") or "// no kernels: the host does all of it"
+        from dsl.backends.cuda.choice import H200
+        from dsl.backends.cuda.program import likely_source
+        text = likely_source(titled.program, titled.sizes, H200).strip("\n") or "// no kernels: the host does all of it"
     else:
         from dsl.backends.llvm import engine
         from dsl.backends.llvm.module import module_text
@@ -124,6 +125,16 @@ def scratch_of(program: ir.Program) -> Dim:
     for storage in storages(program):
         total = total + product(storage[0].shape) * WIDTH[storage[0].dtype]
     return total
+
+
+def gpu_text(titled: Titled) -> str:
+    """What a GPU would take, and in which way; nothing if sizes are missing."""
+    from dsl.backends.cuda.choice import H200, choice_text, choose
+    from dsl.backends.cuda.whole import stays_on_device
+    if titled.program is None or not {*ir.size_names(titled.program)} <= titled.sizes.keys() | {"steps of a burst"}:
+        return ""
+    choice = choose(titled.program, titled.sizes, H200, stays_on_device(titled.program))
+    return f"\n  {choice_text(choice, H200, titled.step)}\n"
 
 
 COLUMNS = ("flops", "bytes read", "bytes written")

@@ -1,17 +1,18 @@
 """Where a program that runs as one kernel has to wait.
 
 In: a program, and which of its buffers are variables of every thread.  Out: `Waits`: the statements before which all threads wait
-for each other, and the loops whose turns end so.
+for each other, those after which they do, and the loops whose turns end so.
 
 Since the last barrier some memory has been read and some written.  A statement waits if it reads what has been written, or writes
 what has been read or written.  Around a loop that is asked again until nothing changes, as a turn follows the one before.
-A kernel with totals waits by itself, between its runs and their combination.
+The runs of a kernel's totals are combined after the next barrier, at the latest before the totals are met or control flow comes;
+so kernels that follow each other wait once.
 
     memory  ::=  the root of an array | ("runs", total) | "fault"
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from dsl.backends.cuda.parameters import written
 from dsl.loops.ir import (
@@ -27,7 +28,9 @@ from dsl.loops.ir import (
     Stmt,
     Store,
     Swap,
+    Total,
     While,
+    buffers_of,
     expressions,
     statements,
 )
@@ -35,6 +38,7 @@ from dsl.machine.expr import Buffer, Load, walk
 from dsl.record import record
 
 Memory = object
+CONTROL = (Loop, While, If, Leave)
 
 
 @record
@@ -43,41 +47,60 @@ class Since:
 
     read: frozenset[Memory] = frozenset()
     written: frozenset[Memory] = frozenset()
+    first: frozenset[Memory] = frozenset()                       # what thread 0 alone has written
+    pending: frozenset[Total] = frozenset()                      # totals whose runs are to be combined
 
     def __or__(self, other: Since) -> Since:
-        return Since(self.read | other.read, self.written | other.written)
+        return Since(self.read | other.read, self.written | other.written, self.first | other.first, self.pending | other.pending)
 
     def conflicts(self, later: Since) -> bool:
-        return bool(self.written & later.read or (self.read | self.written - {"fault"}) & later.written)
+        written, again = self.written | self.first, later.written | later.first
+        marks = frozenset(("fault",))                            # which only ever becomes true
+        return bool(written & later.read or self.read & again or (self.written - marks) & again or self.first & later.written)
 
     def renamed(self, a: Memory, b: Memory) -> Since:
         def exchanged(found: frozenset[Memory]) -> frozenset[Memory]:
             return frozenset(b if m is a else a if m is b else m for m in found)
-        return Since(exchanged(self.read), exchanged(self.written))
+        return Since(exchanged(self.read), exchanged(self.written), exchanged(self.first), self.pending)
+
+    def combined(self, root: Callable[[Buffer], Buffer]) -> Since:
+        """After a barrier: runs are read, totals that are arrays written."""
+        return Since(frozenset(("runs", t.buffer) for t in self.pending), frozenset(root(t.buffer) for t in self.pending if t.buffer.rank))
 
 
 class Waits:
-    """`before` and `after_turn` hold the statements (known by identity) before which, and the loops after whose turns, threads wait."""
+    """`before` and `after` hold the statements (known by identity) before and after which threads wait, `after_turn` the loops after
+    whose turns they do."""
 
     def __init__(self, body: Block, variables: frozenset[Buffer], of: dict[Buffer, Buffer]) -> None:
         self.variables, self.of = variables, of
         self.before: set[Stmt] = set()
+        self.after: set[Stmt] = set()
         self.after_turn: set[Stmt] = set()
+        self.twice: set[Stmt] = set()                            # those before which runs are combined between two barriers
         self.left: list[Since] = []
         self.block(body, Since())
 
     def block(self, body: Block, since: Since) -> Since:
         for s in body:
             since = self.statement(s, since)
+        if since.pending:
+            self.after.add(body[-1])
+            since = since.combined(self.root)
         return since
 
     def statement(self, s: Stmt, since: Since) -> Since:
         if isinstance(s, Swap):
             return since if s.a in self.variables else since.renamed(self.root(s.a), self.root(s.b))
         own = self.own(s)
-        if s in self.before or since.conflicts(own):
+        totals = {t.buffer for t in since.pending}
+        meets = bool(totals) and (isinstance(s, CONTROL) or not totals.isdisjoint(buffers_of((s,))))
+        if s in self.before or meets or since.conflicts(own):
             self.before.add(s)
-            since = Since()
+            since = since.combined(self.root)
+            if since.conflicts(own):                             # with what the combination reads or writes
+                since = Since()
+                self.twice.add(s)
         since = since | own
         match s:
             case Loop(body=body) | While(body=body):
@@ -88,16 +111,14 @@ class Waits:
                 if self.left:
                     self.left[-1] = self.left[-1] | since
                 return since
-            case Kernel(totals=totals) if totals:
-                runs = frozenset(("runs", t.buffer) for t in totals)
-                arrays = frozenset(self.root(t.buffer) for t in totals if t.buffer.rank)
-                return Since(runs, frozenset() if any(not t.buffer.rank for t in totals) else arrays)
+            case Kernel(totals=added):
+                return since | Since(pending=frozenset(added))
             case _:
                 return since
 
     def turns(self, s: Loop | While, body: Block, own: Since, since: Since) -> Since:
         while True:
-            marks = len(self.before), len(self.after_turn)
+            marks = self.marks
             if isinstance(s, While):
                 self.left.append(Since())
             after = self.block(body, since)
@@ -108,9 +129,13 @@ class Waits:
                 after = after | own
             around = since | after
             left = self.left.pop() if isinstance(s, While) else Since()
-            if around == since and marks == (len(self.before), len(self.after_turn)):
+            if around == since and marks == self.marks:
                 return around | left
             since = around
+
+    @property
+    def marks(self) -> tuple[int, ...]:
+        return len(self.before), len(self.after), len(self.after_turn), len(self.twice)
 
     def root(self, buffer: Buffer) -> Buffer:
         return self.of.get(buffer, buffer)
@@ -127,10 +152,8 @@ class Waits:
         match s:
             case Product(out=out_, a=a, b=b):
                 return Since(frozenset((self.root(a), self.root(b))), frozenset((self.root(out_),)))
-            case Store(buffer=b) if b not in self.variables:
-                return Since(frozenset(read), frozenset((self.root(b),)))
-            case Combine(target=Load(buffer=b)) if b not in self.variables:
-                return Since(frozenset((*read, self.root(b))), frozenset((self.root(b),)))
+            case Store(buffer=b) | Combine(target=Load(buffer=b)) if b not in self.variables:
+                return Since(frozenset(read), first=frozenset((self.root(b),)))
             case _:
                 return Since(frozenset(read))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dsl.backends.cuda.spelling import C_TYPES, Text, cast, dim_text, fresh, infix, linear, literal, spell
 from dsl.ir.types import Dim, DType, is_float
-from dsl.machine.expr import BITS, Apply, Buffer, Const, Expr, Extent, Load, Ref, parts, walk
+from dsl.machine.expr import BITS, Apply, Buffer, Const, Expr, Extent, Load, Ref, extent, parts, walk
 from dsl.machine.instructions import TABLE, kind
 from dsl.record import entity, record
 
@@ -72,7 +72,7 @@ class Expressions:
         self.scopes: list[Scope] = []
         self.uses: list[Counter[Expr]] = [Counter()]
         self.changing: set[object] = set()   # names and buffers that change while they are in sight
-        self.flat: dict[tuple[Expr, Expr, Dim], Ref] = {}        # row and column, of so many columns: what counts all elements
+        self.flat: dict[tuple[Expr, Expr, Expr], Ref] = {}        # row and column, of so many columns: what counts all elements
         self._depends: dict[Expr, frozenset[object]] = {}
 
     # ------------------------------------------------------------ scopes
@@ -155,7 +155,7 @@ class Expressions:
         """An index, and the lengths of the axes; a row and a column that were made from an index of all elements are that again."""
         places, lengths, at = list(index), list(buffer.shape), 1
         while at < len(places):
-            whole = self.flat.get((places[at - 1], places[at], lengths[at]))
+            whole = self.flat.get((places[at - 1], places[at], extent(lengths[at])))
             if whole is None:
                 at += 1
             else:

@@ -27,7 +27,7 @@ from dsl.backends.cuda.statements import Statements, combination
 from dsl.ir.types import DType
 from dsl.ir.types import product as elements
 from dsl.loops.ir import Block, Combine, If, Kernel, Let, Local, Loop, Stmt, Store, While, Window, blocks, expressions, statements
-from dsl.machine.expr import BITS, Apply, Buffer, Const, Expr, Extent, Load, Ref, load, ref, walk
+from dsl.machine.expr import BITS, Apply, Buffer, Const, Expr, Load, Ref, load, ref, walk
 from dsl.machine.expr import replace as substituted
 
 LARGEST_FOUR = 300               # operations of a body that is printed for groups of four as well
@@ -68,12 +68,8 @@ class Lanes(Statements):
         """Rows and columns that are made from an index of all elements."""
         for row, column in pairwise(body):
             match row, column:
-                case Let(i, Apply("idiv", (Ref() as whole, Const() | Extent() as m))), Let(j, Apply("irem", (Ref() as same, m_))) \
-                        if whole is same and m is m_:
-                    dim = m.dim if isinstance(m, Extent) else next(
-                        (d for b in self.needs.buffers for d in b.shape if d.known == m.value), None)
-                    if dim is not None:
-                        self.flat[ref(i), ref(j), dim] = whole
+                case Let(i, Apply("idiv", (Ref() as whole, m))), Let(j, Apply("irem", (Ref() as same, m_))) if whole is same and m is m_:
+                    self.flat[ref(i), ref(j), m] = whole
                 case _:
                     pass
 

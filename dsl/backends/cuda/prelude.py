@@ -106,6 +106,37 @@ __device__ inline double lr_plus(double a, double b) { return a + b; }
 """+_integers("__device__ inline T lr_plus(T a, T b) { return (T)((UT)a + (UT)b); }"),
     "lr_wide": """template <class T> struct lr_wide { typedef T type; };
 template <> struct lr_wide<float> { typedef double type; };""",
+    "lr_dots": """// sum[r] += the products of `count` elements of row r of a with those of a column of b; `whole`: four neighbours of
+// a row lie at a multiple of 16 bytes, `across`: those of a column.
+template <class T> __device__ inline void lr_dots(
+    T (&sum)[4], const T* const (&a)[4], const T* b, long long count, long long a_inner, long long b_inner, bool whole, bool across) {
+    long long k = 0;
+    if (whole) {
+        for (; k + 4 <= count; k += 4, b += 4 * b_inner) {
+            lr_four<T> a_four[4];
+            #pragma unroll
+            for (int r = 0; r < 4; ++r) a_four[r] = *(const lr_four<T>*)(a[r] + k);
+            const T b_four[4] = {b[0], b[b_inner], b[2 * b_inner], b[3 * b_inner]};
+            #pragma unroll
+            for (int u = 0; u < 4; ++u) {
+                #pragma unroll
+                for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a_four[r].at[u], b_four[u], sum[r]);
+            }
+        }
+    } else if (across) {
+        const T* a_column = a[0];
+        #pragma unroll 4
+        for (; k < count; ++k, a_column += a_inner, b += b_inner) {
+            const lr_four<T> a_four = *(const lr_four<T>*)a_column;
+            #pragma unroll
+            for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a_four.at[r], *b, sum[r]);
+        }
+    }
+    for (; k < count; ++k, b += b_inner) {
+        #pragma unroll
+        for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a[r][k * a_inner], *b, sum[r]);
+    }
+}""",
     "lr_product": """// out[i, j] = sum over k of a[i, k] * b[k, j].  A warp makes four rows of 32 columns at a time, lane l
 // column l; sums of 256 products are added up in the wider type.  The steps say how a and b lie: one of each array's is 1.
 template <class T> __device__ inline void lr_product(
@@ -113,46 +144,18 @@ template <class T> __device__ inline void lr_product(
     long long a_row, long long a_inner, long long b_inner, long long b_column) {
     const long long warp = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32, warps = (long long)gridDim.x * blockDim.x / 32;
     const long long across = (columns + 31) / 32, tiles = (rows + 3) / 4 * across;
+    const bool aligned = (unsigned long long)a % alignof(lr_four<T>) == 0;
     for (long long tile = warp; tile < tiles; tile += warps) {
         const long long i = tile / across * 4, j = tile % across * 32 + threadIdx.x % 32;
         const T* const b_j = b + min(j, columns - 1) * b_column;
-        const T* a_i[4];
-        typename lr_wide<T>::type total[4];
-        #pragma unroll
-        for (int r = 0; r < 4; ++r) {
-            a_i[r] = a + min(i + r, rows - 1) * a_row;
-            total[r] = 0;
-        }
+        typename lr_wide<T>::type total[4] = {0, 0, 0, 0};
         for (long long first = 0; first < inner; first += 256) {
-            const long long last = min(first + 256, inner);
+            const T* const a_rows[4] = {
+                a + i * a_row + first * a_inner, a + min(i + 1, rows - 1) * a_row + first * a_inner,
+                a + min(i + 2, rows - 1) * a_row + first * a_inner, a + min(i + 3, rows - 1) * a_row + first * a_inner};
             T sum[4] = {0, 0, 0, 0};
-            long long k = first;
-            if (a_inner == 1) {
-                for (; k + 4 <= last; k += 4) {
-                    lr_four<T> a_four[4];
-                    #pragma unroll
-                    for (int r = 0; r < 4; ++r) a_four[r] = lr_load4(a_i[r] + k);
-                    #pragma unroll
-                    for (int u = 0; u < 4; ++u) {
-                        const T b_value = b_j[(k + u) * b_inner];
-                        #pragma unroll
-                        for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a_four[r].at[u], b_value, sum[r]);
-                    }
-                }
-            } else if (i + 4 <= rows) {
-                #pragma unroll 4
-                for (; k < last; ++k) {
-                    const lr_four<T> a_four = lr_load4(a_i[0] + k * a_inner);
-                    const T b_value = b_j[k * b_inner];
-                    #pragma unroll
-                    for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a_four.at[r], b_value, sum[r]);
-                }
-            }
-            for (; k < last; ++k) {
-                const T b_value = b_j[k * b_inner];
-                #pragma unroll
-                for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a_i[r][k * a_inner], b_value, sum[r]);
-            }
+            lr_dots(sum, a_rows, b_j + first * b_inner, min(inner - first, 256LL), a_inner, b_inner,
+                    aligned && a_inner == 1 && a_row % 4 == 0, aligned && a_row == 1 && a_inner % 4 == 0 && i + 4 <= rows);
             #pragma unroll
             for (int r = 0; r < 4; ++r) total[r] = lr_plus(total[r], sum[r]);
         }

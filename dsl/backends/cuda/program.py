@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dsl.backends.cuda.choice import Choice, choose
+from dsl.backends.cuda.choice import Choice, Figures, choose
 from dsl.backends.cuda.driver import CudaProgram, cuda_source
 from dsl.backends.cuda.launch import Launcher
 from dsl.backends.cuda.memory import Memory, kept
@@ -60,6 +60,14 @@ class GpuProgram:
         if choice.way == "a grid":
             blocks = min(self.launcher.most_blocks, self.launcher.most_together(self.whole.function, choice.threads, 0))
         return self.whole.run(arrays, scalars, sizes, Shape(max(1, blocks), choice.threads))
+
+
+def likely_source(program: Program, sizes: Mapping[str, int], figures: Figures) -> str:
+    """What would be compiled on a device with these figures: sizes that are not known count as 1.  Needs no device."""
+    stays = stays_on_device(program)
+    if stays and choose(program, sizes, figures).way != "launches":
+        return whole_program(program).source
+    return cuda_source(program)
 
 
 def sources(program: Program, prefix: str = "") -> dict[str, str]:

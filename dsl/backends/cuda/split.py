@@ -34,7 +34,8 @@ from dsl.loops.ir import (
 )
 from dsl.machine.expr import Apply, Buffer, Const, Expr, Load, Ref, walk
 
-SHORT = 8                        # turns that are fewer are not worth sharing
+SHORT = 8                        # turns that are fewer do not make a kernel one of warps
+SHORTEST = 3                     # nor are they shared in one that is
 
 
 def form_of(kernel: Kernel, of: dict[Buffer, Buffer]) -> tuple[Form, frozenset[Loop]]:
@@ -42,9 +43,8 @@ def form_of(kernel: Kernel, of: dict[Buffer, Buffer]) -> tuple[Form, frozenset[L
     arrays = any(t.buffer.rank for t in kernel.totals)
     if is_single(kernel):
         return "threads", frozenset()
-    found = frozenset(_outermost(kernel.body, kernel, of, SHORT if arrays else WARP))
-    if found:
-        return "warps", found
+    if any(_outermost(kernel.body, kernel, of, SHORT if arrays else WARP)):
+        return "warps", frozenset(_outermost(kernel.body, kernel, of, SHORTEST))
     return ("slices" if arrays else "threads"), frozenset()
 
 

@@ -108,6 +108,7 @@ class _Whole(Statements):
         self.combining: dict[str, str] = {}
         self.parameters: list[Parameter] = []
         self.partials: dict[Buffer, str] = {}
+        self.pending: list[tuple[Printed, str, Text]] = []       # kernels whose runs are to be combined, with their counts of runs
         self.private: dict[tuple[Printed, Buffer], str] = {}
         self.function = fresh(prefix + program.name, {f.name for p in self.kernels for f in p.functions}.__contains__)
 
@@ -255,6 +256,8 @@ class _Whole(Statements):
 
     def statement(self, s: Stmt) -> None:
         if s in self.waits.before:
+            self.wait()
+        if s in self.waits.twice:
             self.line("lr_barrier(arrived);")
         match s:
             case Kernel():
@@ -270,8 +273,9 @@ class _Whole(Statements):
                 self.line(f"met = met || {text.at(PRODUCT)};")
             case _:
                 super().statement(s)
-                return
         self.forget(self.changes(s))
+        if s in self.waits.after:
+            self.wait()
 
     def after_turn(self, s: Stmt) -> None:
         if s in self.waits.after_turn:
@@ -287,25 +291,30 @@ class _Whole(Statements):
             more = "" if printed.form == "threads" else f", {self.dim(count).text}"
             self.line(f"const long long {runs} = lr_runs_of_{printed.form}({extent.text}{more});")
         self.line(f"{name}({', '.join(self.argument(p, printed, runs, extent) for p in printed.main.parameters)});")
-        if printed.finish is None:
-            return
+        if printed.finish is not None:
+            self.pending.append((printed, runs, extent))
+
+    def wait(self) -> None:
+        """A barrier; then the runs of kernels before it are combined.  Few are combined by every warp for itself, many by one warp a
+        total, for which all wait again; arrays always so, but what meets them waits."""
         self.line("lr_barrier(arrived);")
-        scalars = [t for t in kernel.totals if not t.buffer.rank]
-        many = f"{runs} > {FEW_RUNS}"
-        call = f"{printed.finish.name}({', '.join(self.argument(p, printed, runs, extent) for p in printed.finish.parameters)});"
-        if len(scalars) < len(kernel.totals):
-            self.line(call)
-            if scalars:
-                self.line("lr_barrier(arrived);")
-        else:
-            self.guarded(many, [call, "lr_barrier(arrived);"])
-        for t in scalars:
-            cell = f"{self.partials[t.buffer]}[{runs}]"
-            over = self.over_runs(t)
+        pending, self.pending = self.pending, []
+        calls = {p: f"{p.finish.name}({', '.join(self.argument(a, p, runs, extent) for a in p.finish.parameters)});"
+                 for p, runs, extent in pending if p.finish is not None}
+        scalars = [(p, t, runs) for p, runs, _ in pending for t in p.kernel.totals if not t.buffer.rank]
+        with_arrays = [p for p, _, _ in pending if any(t.buffer.rank for t in p.kernel.totals)]
+        for p in with_arrays:
+            self.line(calls[p])
+        many = ""
+        if scalars:
+            counts = dict.fromkeys(runs for _, _, runs in scalars)
+            many = self.fresh("many")
+            self.line(f"const bool {many} = {' || '.join(f'{runs} > {FEW_RUNS}' for runs in counts)};")
+            self.guarded(many, [*(calls[p] for p, _, _ in pending if p not in with_arrays), "lr_barrier(arrived);"])
+        for _, t, runs in scalars:
             unit, = self.texts([t.unit])
-            own = f"{over}({self.partials[t.buffer]}, {runs}, 1, {unit.text})"
-            value = cell if len(scalars) < len(kernel.totals) else f"{many} ? {cell} : {own}"
-            self.line(f"{self.pointer(t.buffer).name} = {value};")
+            own = f"{self.over_runs(t)}({self.partials[t.buffer]}, {runs}, 1, {unit.text})"
+            self.line(f"{self.pointer(t.buffer).name} = {many} ? {self.partials[t.buffer]}[{runs}] : {own};")
 
     def over_runs(self, t: Total) -> str:
         op, dtype = t.op, t.buffer.dtype
