@@ -46,6 +46,14 @@ def unit_of(op: str, dtype: DType) -> Text:
     return literal(half - 1 if op == "minimum" else -half, dtype, suffixed=True)
 
 
+PLACES = {
+    "const int lane = threadIdx.x % 32;": ("lane",),
+    "const long long warp = thread / 32, warps = threads / 32;": ("warp", "warps"),
+    "const long long threads = (long long)gridDim.x * blockDim.x;": ("threads",),
+    "const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;": ("thread",),
+}
+
+
 class Lanes(Statements):
     """Prints the statements of an iteration that a thread or a warp makes."""
 
@@ -269,6 +277,10 @@ class Lanes(Statements):
             if not any(re.search(rf"\b{name}\b", text) for text in inside):
                 del self.lines[at]
         self.indices.clear()
+        for line, names in PLACES.items():                       # where the thread is, as far as it matters
+            found = [k for k, text in enumerate(self.lines) if text.strip() == line]
+            if found and not any(re.search(rf"\b{name}\b", text) for name in names for text in self.lines[found[0] + 1:]):
+                del self.lines[found[0]]
 
 
 def as_deep(line: str, other: str) -> bool:

@@ -47,8 +47,7 @@ def on_the_device(program: Program) -> tuple[Program, frozenset[Buffer]]:
 
     One of these is moved too if it gets its value from an array; that may make others worth moving.  A program without a
     `Flag` meets no fault, so that its loops may be moved although they ask for one."""
-    if not any(isinstance(s, Flag) for s in statements(program.body)):
-        program = Program(program.name, program.buffers, program.scalars, _without_faults(program.body))
+    program = without_faults(program)
     variables: frozenset[Buffer] | None = None
     while variables != (variables := host_variables(program)):
         program = Program(program.name, program.buffers, program.scalars, _Mover(program, variables).block(program.body))
@@ -123,6 +122,13 @@ class _Mover:
         index = f"once{self.count}"
         self.taken.add(index)
         return Kernel(f"serial{self.count}", index, const(1, "int64"), body, (), ONE)
+
+
+def without_faults(program: Program) -> Program:
+    """A program that has no `Flag` does not ask for one."""
+    if any(isinstance(s, Flag) for s in statements(program.body)):
+        return program
+    return Program(program.name, program.buffers, program.scalars, _without_faults(program.body))
 
 
 def _without_faults(body: Block) -> Block:

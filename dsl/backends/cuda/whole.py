@@ -13,7 +13,9 @@ have changed places.
 """
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 
 from dsl.backends.cuda.barriers import Waits
 from dsl.backends.cuda.expressions import Name, Pointer
@@ -21,6 +23,7 @@ from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.parameters import Parameter, roots, written
 from dsl.backends.cuda.prelude import runs_function, runs_helper, warp_function, warp_helper
 from dsl.backends.cuda.runs import FEW_RUNS
+from dsl.backends.cuda.serial import without_faults
 from dsl.backends.cuda.source import Function, Printed, function_text, print_kernels, source_text
 from dsl.backends.cuda.spelling import C_TYPES, PRODUCT, SUM, Text, fresh, literal
 from dsl.backends.cuda.statements import Statements, combination
@@ -82,7 +85,7 @@ def stays_on_device(program: Program) -> bool:
 
 
 def whole_program(program: Program, prefix: str = "") -> Whole:
-    return _Whole(flattened(program), prefix).whole()
+    return _Whole(without_faults(flattened(program)), prefix).whole()
 
 
 class _Whole(Statements):
@@ -137,14 +140,12 @@ class _Whole(Statements):
             self.scopes[-1].sizes[size] = self.parameter("size", size, self.fresh(size), "long long")
         self.line("extern __shared__ __align__(16) unsigned char lr_near[];")
         self.line("const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;")
-        self.line("const long long threads = (long long)gridDim.x * blockDim.x;")
-        self.line("const long long warp = thread / 32, warps = threads / 32;")
-        self.line("const int lane = threadIdx.x % 32;")
         arrays = self.declare_arrays(passed)
         self.declare_variables(given)
         homes = self.from_home(passed, len(arrays))
         self.block(program.body)
         self.bring_home(passed, homes, given)
+        self.lines = without_unread(self.lines, ["thread"])
         text = function_text(f'extern "C" __global__ void __launch_bounds__({THREADS})', self.function, self.parameters, self.summary(),
                              "\n".join(self.lines))
         function = Function(self.function, tuple(self.parameters), text)
@@ -208,7 +209,8 @@ class _Whole(Statements):
                 b = group[0]
                 self.line(f"lr_copy({homes[b]}, {self.pointer(b).name}, {self.dim(elements(b.shape)).text});")
                 continue
-            self.line(f"for (long long element = thread; element < {self.dim(elements(group[0].shape)).at(SUM)}; element += threads) {{")
+            count = self.dim(elements(group[0].shape)).at(SUM)
+            self.line(f"for (long long element = thread; element < {count}; element += (long long)gridDim.x * blockDim.x) {{")
             kept = [self.fresh(f"{b.name}_element") for b in group]
             for b, name in zip(group, kept, strict=True):
                 self.line(f"    const {C_TYPES[b.dtype]} {name} = {self.pointer(b).name}[element];")
@@ -355,6 +357,15 @@ class _Whole(Statements):
         steps = [*((one, a_step) if s.a_transposed else (a_step, one)), *((one, b_step) if s.b_transposed else (b_step, one))]
         places = [self.pointer(b).name for b in (s.out, s.a, s.b)]
         self.line(f"lr_product({', '.join([*places, *(t.text for t in (rows, inner, columns, *steps))])});")
+
+
+def without_unread(lines: list[str], names: Sequence[str]) -> list[str]:
+    """Without the lines that name what no other line reads."""
+    for name in names:
+        met = [at for at, line in enumerate(lines) if re.search(rf"\b{name}\b", line)]
+        if len(met) == 1:
+            del lines[met[0]]
+    return lines
 
 
 def _outside(program: Program) -> list[Stmt]:
