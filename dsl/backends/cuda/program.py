@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from dsl.backends.cuda.choice import Choice, Figures, choose
@@ -15,6 +16,7 @@ from dsl.backends.cuda.launch import Launcher
 from dsl.backends.cuda.memory import Memory, kept
 from dsl.backends.cuda.resident import Shape, WholeProgram
 from dsl.backends.cuda.whole import stays_on_device, whole_program
+from dsl.ir.types import DType
 from dsl.loops.ir import Program
 
 BURST = "steps of a burst"
@@ -43,6 +45,10 @@ class GpuProgram:
     def keep(self, array: Any) -> Memory:
         """A copy on the device, to be passed in the array's place."""
         return kept(self.launcher, array)
+
+    def empty(self, shape: Sequence[int], dtype: DType) -> Memory:
+        """Room for an output, to be passed in an array's place: it stays on the device."""
+        return Memory(self.launcher, dtype, prod(shape), shape)
 
     def choice(self, sizes: Mapping[str, int]) -> Choice:
         key = tuple(sorted((name, n) for name, n in sizes.items() if name != BURST))

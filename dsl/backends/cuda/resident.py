@@ -55,7 +55,7 @@ class WholeProgram:
         held = {b: self.given(b, a, lengths(b.shape, known)) for b, a in given.items()}
         near, shared = self.near(known, shape)
         made: list[Memory] = []
-        places = np.zeros(len(self.whole.arrays) + len(self.whole.passed) + 1, np.int64)
+        places = np.zeros(len(self.whole.arrays) + len(self.whole.passed) + 1, np.uint64)
         for number, array in enumerate(self.whole.arrays):
             if number in near:
                 places[number] = near[number]
@@ -66,7 +66,7 @@ class WholeProgram:
                 places[number] = launcher.address(made[-1].held)
         for number, b in enumerate(self.whole.passed):
             places[len(self.whole.arrays) + number] = launcher.address(held[b].held)
-        table, arrived, fault = (kept(launcher, a) for a in (places, np.zeros(1, np.int32), np.zeros(1, np.bool_)))
+        table, arrived, fault = (kept(launcher, a) for a in (places, np.zeros(1, np.uint32), np.zeros(1, np.bool_)))
 
         def argument(p: Parameter) -> Argument:
             match p.role, p.what:
