@@ -10,6 +10,7 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+from dsl.backends.cuda.ahead import AheadProgram, ahead_of
 from dsl.backends.cuda.choice import Choice, Figures, choose
 from dsl.backends.cuda.driver import CudaProgram, cuda_source
 from dsl.backends.cuda.launch import Launcher
@@ -39,6 +40,11 @@ class GpuProgram:
         return CudaProgram(self.program, self.launcher, self.prefix)
 
     @cached_property
+    def ahead(self) -> AheadProgram | None:
+        made = ahead_of(self.program)
+        return AheadProgram(self.program, made, self.launcher, self.prefix) if made is not None else None
+
+    @cached_property
     def whole(self) -> WholeProgram:
         return WholeProgram(whole_program(self.program, self.prefix), self.launcher)
 
@@ -61,7 +67,7 @@ class GpuProgram:
         """Runs the program: `arrays` are the passed buffers in order, written in place.  Whether a fault was flagged."""
         choice = self.choice(sizes)
         if choice.way == "launches":
-            return self.launched(arrays, scalars, sizes)
+            return (self.launched if self.ahead is None else self.ahead)(arrays, scalars, sizes)
         blocks = 1
         if choice.way == "a grid":
             blocks = min(self.launcher.most_blocks, self.launcher.most_together(self.whole.function, choice.threads, 0))
