@@ -1,9 +1,6 @@
 """Scripts of the language run as CUDA programs, by the shim, and compared with the reference; what the host waits for."""
 
-import ctypes
 import shutil
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -12,13 +9,13 @@ import dsl
 from dsl.backends.cuda.driver import CudaProgram
 from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.serial import on_the_device
-from dsl.backends.cuda.shim import C_SCALARS, ShimLauncher, build, run
-from dsl.backends.cuda.source import print_kernels
+from dsl.backends.cuda.shim import ShimLauncher
 from dsl.backends.native import NativeBackend
 from dsl.ir.types import Dim, Size
 from dsl.loops.ir import Assign, Combine, Kernel, Let, Local, Loop, Program, Store, Total, statements
 from dsl.loops.verify import verify
 from dsl.machine.expr import Buffer, const, extent, load, ref
+from tests import stand_in_cupy
 from tests.loop_programs import BY_NAME, CASES, agrees
 from tests.random_programs import check, generate
 from tests.test_cuda_source import called, needs
@@ -185,61 +182,17 @@ def test_arrays_that_stay_on_the_device():
         cuda([kept[0]] * len(kept), list(scalars.values()), sizes)
 
 
-# ---------------------------------------------------------------- CuPy, as its documentation describes it
-class FakeArray(np.ndarray):
-    """What the launcher asks of a `cupy.ndarray`."""
-
-    def set(self, values):
-        assert type(values) is np.ndarray and values.dtype == self.dtype and values.shape == self.shape and values.flags.c_contiguous
-        self[...] = values
-
-
-class FakeModule:
-    """`cupy.cuda.Module`: the source run by the shim."""
-
-    def load(self, code):
-        assert isinstance(code, bytes)
-        self.library = build(code.decode(), [f for k in FakeModule.kernels for f in k.functions])
-
-    def get_function(self, name):
-        printed, = (f for k in FakeModule.kernels for f in k.functions if f.name == name)
-
-        def call(grid, block, args, *, shared_mem, enable_cooperative_groups):
-            assert len(grid) == len(block) == 1 and isinstance(args, tuple)
-            values = []
-            for parameter, a in zip(printed.parameters, args, strict=True):
-                pointer = "*" in parameter.declaration
-                assert isinstance(a, FakeArray) if pointer else isinstance(a, np.generic), parameter
-                assert not pointer or (a.ndim == 1 and a.size), "a pointer to something"
-                values.append(ctypes.c_void_p(a.ctypes.data) if pointer else C_SCALARS[a.dtype.name](a.item()))
-            run(getattr(self.library, f"run_{name}"), values, *grid, *block, 1, shared_mem, enable_cooperative_groups)
-        return call
-
-
-def compile_using_nvrtc(source, options):
-    assert isinstance(options, tuple) and "--fmad=false" in options
-    return source.encode(), None
-
-
+# ---------------------------------------------------------------- through CuPy's stand-in
 @pytest.mark.parametrize("name", ["linear_regression", "descent_by_batches", "gather_with_faults", "products_float32", "softmax_of_rows",
                                   "extent_from_data", "scalars", "swapped_states"])
 def test_what_is_asked_of_cupy(name, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    attributes = {"MultiProcessorCount": 3, "MaxSharedMemoryPerBlockOptin": 99 * 1024}
-    cupy = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(
-            Device=lambda: types.SimpleNamespace(attributes=attributes, compute_capability="90"), Module=FakeModule,
-            driver=types.SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8),
-            nvrtc=types.SimpleNamespace(getVersion=lambda: (13, 0)),
-            compiler=types.SimpleNamespace(compile_using_nvrtc=compile_using_nvrtc)),
-        empty=lambda count, dtype: np.full(count, 1, dtype).view(FakeArray), asnumpy=lambda a: np.array(a, subok=False),
-        matmul=lambda a, b, out: np.matmul(a, b, out=out))
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
     case = BY_NAME[name]
-    monkeypatch.setattr(FakeModule, "kernels", print_kernels(*on_the_device(flattened(case.program))), raising=False)
-    cuda = CudaProgram(case.program)
-    for sizes in case.sizes:
-        agrees(case, sizes, lambda *call: called(cuda, *call))
+    with stand_in_cupy.installed() as gpu:
+        cuda = CudaProgram(case.program)
+        for sizes in case.sizes:
+            agrees(case, sizes, lambda *call: called(cuda, *call))
+        assert gpu.launches
 
 
 # ---------------------------------------------------------------- loops over rows and columns

@@ -26,7 +26,6 @@ from dsl.syntax.table import cache_directory
 
 OPTIONS = ("-std=c++17", "--fmad=false")
 BLOCKS_OF_A_PROCESSOR = 16
-SHARED_WITHOUT_ASKING = 48 * 1024
 
 
 def absent() -> tuple[str, str] | None:
@@ -39,6 +38,13 @@ def absent() -> tuple[str, str] | None:
     except Exception as problem:                     # without a driver CuPy says so in several ways
         return f"CuPy finds no GPU ({str(problem).partition(chr(10))[0]})", "it needs an NVIDIA GPU and its driver (see `nvidia-smi`)"
     return None if count else ("CuPy finds no GPU", "it needs an NVIDIA GPU that this process may see (`CUDA_VISIBLE_DEVICES`)")
+
+
+class Kernel:
+    """A `cupy.cuda.Function`, and how much dynamic shared memory it may have."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.shared = function, 0
 
 
 class CupyLauncher:
@@ -67,7 +73,7 @@ class CupyLauncher:
             return {}
         module = self.cupy.cuda.Module()
         module.load(self.machine_code(source))
-        return {f.name: module.get_function(f.name) for f in functions}
+        return {f.name: Kernel(module.get_function(f.name)) for f in functions}
 
     def machine_code(self, source: str) -> bytes:
         """Made anew or read from the user's cache directory."""
@@ -103,18 +109,18 @@ class CupyLauncher:
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
                together: bool = False) -> None:
         self.ask_for(function, shared)
-        function((grid,), (block,), tuple(a.of[a.offset:] if isinstance(a, Place) else a for a in arguments), shared_mem=shared,
-                 enable_cooperative_groups=together)
+        function.function((grid,), (block,), tuple(a.of[a.offset:] if isinstance(a, Place) else a for a in arguments), shared_mem=shared,
+                          enable_cooperative_groups=together)
 
     def most_together(self, function: Any, block: int, shared: int) -> int:
         self.ask_for(function, shared)
-        return int(self.driver.occupancyMaxActiveBlocksPerMultiprocessor(function.ptr, block, shared)) * self.processors
+        return int(self.driver.occupancyMaxActiveBlocksPerMultiprocessor(function.function.ptr, block, shared)) * self.processors
 
-    def ask_for(self, function: Any, shared: int) -> None:
-        """More dynamic shared memory than every device has is given to kernels that ask for it."""
-        attribute = self.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        if shared > SHARED_WITHOUT_ASKING and self.driver.funcGetAttribute(attribute, function.ptr) < shared:
-            self.driver.funcSetAttribute(function.ptr, attribute, shared)
+    def ask_for(self, kernel: Kernel, shared: int) -> None:
+        """A kernel has 48 KiB of shared memory, with what its source declares, until it asks for more."""
+        if shared > kernel.shared:
+            self.driver.funcSetAttribute(kernel.function.ptr, self.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
+            kernel.shared = shared
 
     def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None:
         left, right = self.array(a), self.array(b)

@@ -98,7 +98,7 @@ static uint64_t random_state, changes;
 static void (*body)(void*);
 static void* arguments;
 static bool failed;
-static bool in_kernel;                    // whether what runs is a thread's own code
+static volatile bool in_kernel;           // whether what runs is a thread's own code; read by calls that g++ puts in after it has optimized
 
 static uint64_t random_bits() {           // splitmix64 (Steele, Lea and Flood, 2014)
     uint64_t z = random_state += 0x9e3779b97f4a7c15u;

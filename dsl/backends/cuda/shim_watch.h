@@ -1,7 +1,8 @@
 // Every access of a kernel is looked at (part of shim.h, in its namespace).
 //
 // g++ calls __asan_load4_noabort and the like before each access (-fsanitize=kernel-address, without a library).  An access must
-// lie in an argument's array, in shared memory of the thread's own block, or on its stack.
+// lie in an argument's array, in shared memory of the thread's own block, or on its stack; shared memory is written before it is
+// read.
 //
 // Two threads race if they touch the same memory, one of them writes something else than what is there, and nothing makes one
 // come before the other: __syncthreads for a block, __syncwarp for the lanes of its mask, and, between blocks, an atomic operation
@@ -228,10 +229,17 @@ static void compare(Record& record, char* at, size_t size, bool writes) {
 
 static bool inside(const char* at, size_t size, const char* begin, size_t room) { return at >= begin && at + size <= begin + room; }
 
-static void compare_all(void*& records, size_t granule, char* begin, size_t room, char* at, size_t size, bool writes) {
+static void compare_all(void*& records, size_t granule, char* begin, size_t room, char* at, size_t size, bool writes, bool empty) {
     if (!records) records = calloc(room / granule + 1, sizeof(Record));
-    for (size_t k = (at - begin) / granule; k * granule < (size_t)(at - begin) + size && !failed; ++k)
-        compare(((Record*)records)[k], at, size, writes);
+    for (size_t k = (at - begin) / granule; k * granule < (size_t)(at - begin) + size && !failed; ++k) {
+        Record& record = ((Record*)records)[k];
+        if (empty && !writes && !record.writer) {
+            char where[128];
+            place_of(at, where, sizeof where);
+            fail("thread %u of block %u reads %s, which nothing was written to", self->index, here->index, where);
+        }
+        compare(record, at, size, writes);
+    }
 }
 
 LR_OWN static void touched(void* address, size_t size, bool writes) {
@@ -253,14 +261,14 @@ LR_OWN static void touched(void* address, size_t size, bool writes) {
             Range* whole = &range;                              // arguments may share memory
             for (unsigned j = 0; j < k; ++j)
                 if (asked.range[j].begin == range.begin) { whole = asked.range + j; break; }
-            compare_all(whole->records, whole->granule, whole->begin, whole->size, at, size, writes);
+            compare_all(whole->records, whole->granule, whole->begin, whole->size, at, size, writes, false);
         }
         for (unsigned k = 0; k <= here->variables && !found; ++k) {
             Shared& array = k ? here->variable[k - 1] : here->near;
             char* const begin = (char*)array.whole + array.around;
             if (!inside(at, size, begin, array.size)) continue;
             found = true;
-            compare_all(array.records, array.granule, begin, array.size, at, size, writes);
+            compare_all(array.records, array.granule, begin, array.size, at, size, writes, true);
         }
         if (!found) {
             char where[128];
