@@ -16,6 +16,7 @@ import numpy as np
 
 from dsl.ir.types import Dim, Size, derived
 from dsl.loops.ir import (
+    FAULT,
     Assign,
     Bind,
     Combine,
@@ -1044,6 +1045,244 @@ def shared_parts():
 
     return program("shared_parts", [x, y], kernel(i, n, Store(y, (i,), e), work=120)), \
         lambda s, rng: ({"x": rng.uniform(-1.5, 1.5, size=s["n"]), **outputs(s, y=("f8", s["n"]))}, {}), expected
+
+
+# ---------------------------------------------------------------- what lanes and runs share
+RAGGED = ({"n": 0, "m": 3}, {"n": 3, "m": 0}, {"n": 1, "m": 1}, {"n": 5, "m": 33}, {"n": 4, "m": 131}, {"n": 3, "m": 518})
+
+
+@case(*RAGGED, large={"n": 901, "m": 131}, y=3e-6)
+def centred_rows():
+    """Rows less their mean: a loop that adds up and one that stores, over the same elements."""
+    x, y, z = given("x", "float32", n, m), result("y", "float32", n, m), ref("z", "float32")
+    body = kernel(i, n, Local("z", "float32", f32(0)), loop(j, m, Combine(z, "add", load(x, [i, j]))),
+                  loop(j, m, Store(y, (i, j), load(x, [i, j]) - z / extent(m).to("float32"))))
+    return program("centred_rows", [x, y], body), \
+        lambda s, rng: ({"x": rng.normal(size=(s["n"], s["m"])).astype("f4"), **outputs(s, y=("f4", s["n"], s["m"]))}, {}), \
+        lambda a, c, s: {"y": (a["x"] - a["x"].sum(1, keepdims=True, dtype="f8") / max(s["m"], 1)).astype("f4")}
+
+
+@case(*RAGGED, large={"n": 901, "m": 131})
+def rows_that_are_read_back():
+    """What an iteration writes it reads again, elsewhere: by a loop, by a statement, and by a loop again."""
+    x, y, ends = given("x", "int64", n, m), state("y", "int64", n, m), result("ends", "int64", n)
+    last = extent(m) - 1
+    body = kernel(i, n, loop(j, m, Store(y, (i, j), load(y, [i, j]) + load(x, [i, j]))), Store(ends, (i,), i64(0)),
+                  If(extent(m) > 0, (Store(y, (i, last), load(y, [i, i64(0)]) * 3),
+                                     Combine(load(y, [i, i64(0)]), "add", load(y, [i, last])),
+                                     Store(ends, (i,), load(y, [i, i64(0)]) - load(y, [i, last])))),
+                  loop(j, m, Combine(load(y, [i, j]), "add", load(ends, [i]))))
+
+    def expected(a, c, s):
+        y = a["x"] + a["y"]
+        ends = np.zeros(s["n"], "i8")
+        if s["m"]:
+            y[:, -1] = y[:, 0] * 3
+            y[:, 0] = y[:, 0] + y[:, -1]
+            ends = y[:, 0] - y[:, -1]
+        return {"y": y + ends[:, None], "ends": ends}
+
+    def make(s, rng):
+        x, y = (rng.integers(-99, 99, size=(s["n"], s["m"])) for _ in range(2))
+        return {"x": x, "y": y, **outputs(s, ends=("i8", s["n"]))}, {}
+
+    return program("rows_that_are_read_back", [x, y, ends], body), make, expected
+
+
+@case(*({"n": n} for n in (0, 1, 37, 300)), large={"n": 20011}, g=1e-12, h=0, norm=1e-12)
+def totals_of_known_length():
+    """Totals of 40 and 64 elements, which the lanes of a warp can keep; a third one is met by other statements too."""
+    x, r = given("x", "float32", n, 40), given("r", "float64", n)
+    g, h, count, norm = result("g", "float64", 40), result("h", "float32", 64), result("count", "int64", 40), result("norm", "float64")
+    v, rest = load(x, [i, j]), ref("rest", "float64")
+    body = kernel(i, n, Let("rest", load(r, [i])), Combine(load(norm), "add", rest * rest),
+                  loop(j, i64(40), Combine(load(g, [j]), "add", v.to("float64") * rest),
+                       Combine(load(count, [j]), "add", (v > 0.0).to("int64"))),
+                  loop(p, i64(64), Combine(load(h, [p]), "maximum", load(x, [i, apply("irem", p * 7, i64(40))]) - p.to("float32"))),
+                  Combine(load(count, [i64(3)]), "add", i64(1)),
+                  totals=[Total(g, "add", f64(0)), Total(h, "maximum", f32(-np.inf)), Total(count, "add", i64(0)),
+                          Total(norm, "add", f64(0))])
+
+    def expected(a, c, s):
+        x, columns = a["x"], np.arange(64)
+        return {"g": x.T.astype("f8") @ a["r"], "h": (x[:, columns * 7 % 40] - columns.astype("f4")).max(0, initial=-np.inf),
+                "count": (x > 0).sum(0) + s["n"] * (np.arange(40) == 3), "norm": np.array(a["r"] @ a["r"])}
+
+    return program("totals_of_known_length", [x, r, g, h, count, norm], body), \
+        lambda s, rng: ({"x": rng.normal(size=(s["n"], 40)).astype("f4"), "r": rng.normal(size=s["n"]),
+                         **outputs(s, g=("f8", 40), h=("f4", 64), count=("i8", 40), norm=("f8",))}, {}), expected
+
+
+@case({"n": 0, "m": 3}, {"n": 1, "m": 1}, {"n": 37, "m": 5}, {"n": 400, "m": 7}, large={"n": 100003, "m": 50}, weights=1e-12)
+def histogram():
+    """Totals at places that data choose, one of rank 2 with short rows, and a scalar."""
+    u, w = given("u", "int32", n), given("w", "float64", n)
+    counts, weights, most = result("counts", "int64", m), result("weights", "float64", m, 3), result("most", "int32")
+    at = ref("at")
+    body = kernel(i, n, Let("at", load(u, [i]).to("int64")), Combine(load(counts, [at]), "add", i64(1)),
+                  loop(q, i64(3), Combine(load(weights, [at, q]), "add", load(w, [i]) * q.to("float64"))),
+                  Combine(load(most), "maximum", load(u, [i])),
+                  totals=[Total(counts, "add", i64(0)), Total(weights, "add", f64(0)), Total(most, "maximum", const(-1, "int32"))])
+
+    def expected(a, c, s):
+        sums = np.bincount(a["u"], a["w"], minlength=s["m"])
+        return {"counts": np.bincount(a["u"], minlength=s["m"]), "weights": sums[:, None] * np.arange(3.0),
+                "most": np.array(a["u"].max(initial=-1), "i4")}
+
+    return program("histogram", [u, w, counts, weights, most], body), \
+        lambda s, rng: ({"u": rng.integers(0, s["m"], size=s["n"]).astype("i4"), "w": rng.normal(size=s["n"]),
+                         **outputs(s, counts=("i8", s["m"]), weights=("f8", s["m"], 3), most=("i4",))}, {}), expected
+
+
+@case(*(_batches(*lengths) for lengths in ((0, 5, 3), (10, 5, 3), (700, 5, 231), (31, 133, 3), (9, 5, 2))),
+      large=_batches(20011, 5, 5001), total=1e-5, sums=1e-5)
+def batches_of_float32():
+    """Batches that begin at no multiple of 16 bytes, mapped and added up in whole and by rows."""
+    x, y, sums, total = given("x", "float32", n, d), result("y", "float32", n, d), result("sums", "float32", n), result("total", "float32")
+    xb, yb, sb = buffer("xb", "float32", rows, d, role="window"), buffer("yb", "float32", rows, d, role="window"), \
+        buffer("sb", "float32", rows, role="window")
+    part, start, z = buffer("part", "float64"), ref("start"), ref("z", "float32")
+    turn = loop(t, derived("floordiv", n + k - 1, k), Let("start", t * extent(k)),
+                Bind("rows of a batch", minimum(extent(k), extent(n) - start)), Window(xb, x, start), Window(yb, y, start),
+                Window(sb, sums, start),
+                kernel(i, rows, loop(j, d, Store(yb, (i, j), load(xb, [i, j]) * 2.0 - 1.0)), name="mapped"),
+                kernel(i, rows, loop(j, d, Combine(load(part), "add", load(yb, [i, j]).to("float64"))), totals=[Total(part, "add", f64(0))],
+                       name="added"),
+                kernel(i, rows, Local("z", "float32", f32(0)), loop(j, d, Combine(z, "add", load(yb, [i, j]))), Store(sb, (i,), z),
+                       name="rowwise"),
+                Combine(load(total), "add", load(part).to("float32")))
+
+    def expected(a, c, s):
+        y = a["x"] * 2 - 1
+        return {"y": y, "sums": y.sum(1, dtype="f8").astype("f4"), "total": np.array(y.sum(dtype="f8"), "f4")}
+
+    return program("batches_of_float32", [x, y, sums, total, part], Store(total, (), f32(0)), turn), \
+        lambda s, rng: ({"x": rng.normal(size=(s["n"], s["d"])).astype("f4"),
+                         **outputs(s, y=("f4", s["n"], s["d"]), sums=("f4", s["n"]), total=("f4",))}, {}), expected
+
+
+# ---------------------------------------------------------------- one after the other
+@case({"n": 0, "m": 3}, {"n": 1, "m": 1}, {"n": 5, "m": 2}, {"n": 70, "m": 4}, {"n": 300, "m": 3}, large={"n": 3001, "m": 50})
+def kernels_that_follow():
+    """Each kernel reads, reversed, what the one before it wrote, or writes what that one read; m rounds."""
+    x, a, b = state("x", "int64", n), buffer("a", "int64", n), buffer("b", "int64", n)
+    other = extent(n) - 1 - i
+    turn = loop(t, m, kernel(i, n, Store(a, (i,), load(x, [other]) + t), name="first"),
+                kernel(i, n, Store(b, (i,), load(a, [other]) * 3), name="second"),
+                kernel(i, n, Store(x, (i,), load(b, [i]) - load(a, [other])), name="third"),
+                kernel(i, n, Store(a, (i,), i * t), name="fourth"),
+                kernel(i, n, Store(x, (i,), lshr(load(x, [i]) * 7 + load(a, [other]), i64(3))), name="fifth"))
+
+    def expected(arrays, c, s):
+        x, place = arrays["x"], np.arange(s["n"])
+        for t in range(s["m"]):
+            a = x[::-1] + t
+            x = a[::-1] * 3 - a[::-1]
+            x = ((x * 7 + (place * t)[::-1]).view("u8") >> np.uint64(3)).view("i8")
+        return {"x": x}
+
+    return program("kernels_that_follow", [x, a, b], turn), lambda s, rng: ({"x": rng.integers(-99, 99, size=s["n"])}, {}), expected
+
+
+@case({"n": 1, "m": 3}, {"n": 5, "m": 4}, {"n": 70, "m": 9}, {"n": 300, "m": 3}, large={"n": 3001, "m": 50})
+def statements_between_kernels():
+    """Elements that single statements read and write: from a kernel, for a kernel, from each other; totals that are arrays."""
+    x, y, sums, high = state("x", "int64", n), result("y", "int64", m + 1), buffer("sums", "int64", 3), buffer("high", "int64")
+    last = extent(n) - 1
+    turn = loop(t, m, kernel(i, n, Store(x, (i,), load(x, [i]) + load(y, [t])), name="changed"),
+                Store(y, (t + 1,), load(y, [t]) + load(x, [last])), Combine(load(y, [t]), "mul", i64(3)),
+                Store(x, (last,), load(y, [t + 1]) - load(y, [t])),
+                kernel(i, n, loop(q, i64(3), Combine(load(sums, [q]), "add", load(x, [i]) * (q + 1))),
+                       Combine(load(high), "maximum", load(x, [i])),
+                       totals=[Total(sums, "add", i64(0)), Total(high, "maximum", i64(-2**63))], name="added"),
+                Combine(load(y, [t]), "add", load(sums, [i64(2)]) - load(high)),
+                Store(sums, (i64(0),), load(sums, [i64(1)]) & 255), Store(y, (t + 1,), load(y, [t + 1]) & 255),
+                kernel(i, n, Store(x, (i,), load(x, [i]) - load(sums, [i64(0)]) * i), name="lowered"))
+
+    def expected(a, c, s):
+        x, y = a["x"], np.zeros(s["m"] + 1, "i8")
+        for t in range(s["m"]):
+            x = x + y[t]
+            y[t + 1] = y[t] + x[-1]
+            y[t] *= 3
+            x[-1] = y[t + 1] - y[t]
+            y[t] += 3 * x.sum() - x.max()
+            y[t + 1] &= 255
+            x = x - (2 * x.sum() & 255) * np.arange(s["n"])
+        return {"x": x, "y": y}
+
+    return program("statements_between_kernels", [x, y, sums, high], kernel(i, m + 1, Store(y, (i,), i64(0)), name="cleared"), turn), \
+        lambda s, rng: ({"x": rng.integers(-99, 99, size=s["n"]), **outputs(s, y=("i8", s["m"] + 1))}, {}), expected
+
+
+@case({"n": 1, "m": 9}, {"n": 40, "m": 0}, {"n": 40, "m": 1}, {"n": 40, "m": 5}, {"n": 300, "m": 9}, large={"n": 3001, "m": 50})
+def until_a_fault():
+    """Rows are added until one has a negative element, or the first total is beyond a limit; a fault is met or not."""
+    x, a, b = given("x", "int64", m, n), state("a", "int64", n), buffer("b", "int64", n)
+    turns, row, total = result("turns", "int64"), buffer("row", "int64", n, role="window"), buffer("total", "int64")
+    at = ref("at")
+    body = (Local("at", "int64", i64(0)), While(at < extent(m), (
+        Window(row, x, at),
+        kernel(i, n, Flag(load(row, [i]) < 0), Store(b, (i,), load(a, [i]) + load(row, [i])), Combine(load(total), "add", load(row, [i])),
+               totals=[Total(total, "add", i64(0))]),
+        Leave(FAULT), Leave(load(total) > 60 * extent(n)), Swap(a, b), Assign("at", at + 1))), Store(turns, (), at))
+
+    def steps(a, s):
+        bad = (a["x"] < 0).any(1) if s["n"] else np.zeros(s["m"], bool)
+        stop = bad | (a["x"].sum(1) > 60 * s["n"])
+        first = int(stop.argmax()) if stop.any() else s["m"]
+        return first, first < s["m"] and bool(bad[first])
+
+    def make(s, rng):
+        x = rng.integers(0, 100, size=(s["m"], s["n"]))
+        if s["m"] == 9:
+            x[:] %= 50
+            x[5, s["n"] // 2] = -1
+        return {"x": x, "a": rng.integers(-9, 9, size=s["n"]), **outputs(s, turns=("i8",))}, {}
+
+    return program("until_a_fault", [x, a, turns, b, total], *body), make, \
+        lambda a, c, s: {"a": a["a"] + a["x"][:steps(a, s)[0]].sum(0), "turns": np.array(steps(a, s)[0])}, \
+        lambda a, c, s: steps(a, s)[1]
+
+
+@case({"n": 1, "m": 1}, {"n": 6, "m": 4}, {"n": 40, "m": 7}, {"n": 300, "m": 3}, large={"n": 2000, "m": 11})
+def products_of_integers():
+    """Products between kernels and swaps: what they read is what is in the arrays then.  All numbers are integers, so exact."""
+    a, b, x = state("a", "float64", 7, n), state("b", "float64", 7, n), given("x", "float64", 7, 7)
+    turn = loop(t, m, Product(b, x, a, False, False, "moved"), Swap(a, b),
+                kernel(i, i64(7), loop(j, n, Store(b, (i, j), load(a, [i, j]) - load(a, [6 - i, j])))), Swap(a, b),
+                Product(b, x, a, True, False, "moved_back"))
+
+    def expected(arrays, c, s):
+        a, b, x = arrays["a"], arrays["b"], arrays["x"]
+        for _ in range(s["m"]):
+            a = x @ a
+            a = a - a[::-1]
+            b = x.T @ a
+        return {"a": a, "b": b}
+
+    return program("products_of_integers", [a, b, x], turn), \
+        lambda s, rng: ({"x": rng.integers(-1, 2, size=(7, 7)).astype("f8"), "a": rng.integers(-3, 4, size=(7, s["n"])).astype("f8"),
+                         "b": np.ones((7, s["n"]))}, {}), expected
+
+
+@case({"n": 0}, {"n": 1}, {"n": 40}, {"n": 300}, large={"n": 3001})
+def while_of_an_array():
+    """A While that asks an element which a kernel changes, then one that a statement changes."""
+    x, y, left = state("x", "int64", n), result("y", "int64", 2), buffer("left", "int64", 2)
+    zero, one = i64(0), i64(1)
+    body = (Store(y, (zero,), zero), Store(y, (one,), zero), Store(left, (zero,), extent(n)), Store(left, (one,), i64(5)),
+            While(load(left, [zero]) > 0, (
+                kernel(i, n, Store(x, (i,), select(load(x, [i]) > 0, load(x, [i]) - 1, zero)), name="lowered"),
+                kernel(i, one, Store(left, (zero,), zero), loop(j, n, Combine(load(left, [zero]), "maximum", load(x, [j]))), name="asked"),
+                Combine(load(y, [zero]), "add", one))),
+            While(load(left, [one]) > 0, (Combine(load(left, [one]), "add", i64(-1)), Combine(load(y, [one]), "add", load(left, [one])))))
+
+    def expected(a, c, s):
+        return {"x": np.zeros_like(a["x"]), "y": np.array([max(a["x"].max(initial=0), min(s["n"], 1)), 10])}
+
+    return program("while_of_an_array", [x, y, left], *body), \
+        lambda s, rng: ({"x": rng.integers(0, 9, size=s["n"]), **outputs(s, y=("i8", 2))}, {}), expected
 
 
 # ---------------------------------------------------------------- nothing at all
