@@ -1,14 +1,15 @@
 """Random programs on every backend.
 
-    python tests/fuzz.py --count 5000 [--seed 0] [--jobs 2]
+    python tests/fuzz.py --count 5000 [--seed 0] [--jobs 2] [--sanitize]
 
 Each program is a loop program with its values, the gradients of its sum, and now and then second derivatives.  It is run by
 the reference, by the interpreter (watched, kernels in one and in three runs), by LLVM (on one and on two threads, every other
-program with runs of a few operations, so that threads share what is this small), and some of it by CUDA source in the shim.
+program with runs of a few operations, so that threads share what is this small), and some of it by CUDA source in the shim: as
+launches, as one block and as a grid; with `--sanitize` the shim looks at every access.
 Threads may change no bit.  Other differences are measured by the reference itself: every op that another backend may round
 otherwise gets a random error of twice what its row allows, those that add up get theirs in their operands too, and what that
 does to the results, eightfold, is the bound.  What flips under such errors (a comparison, a rounding) is nobody's fault.
-Every fifth one is trained besides (`training_programs.py`).
+Every fifth one is trained besides (`training_programs.py`), and some of these also by CUDA source.
 """
 # ruff: noqa: E501  (what is compared, one line each)
 from __future__ import annotations
@@ -20,8 +21,10 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -69,6 +72,7 @@ class Everything:
     fine: bool
     cuda: bool
     slow: bool = True
+    sanitize: bool = False
     answers: dict[str, tuple[bool, list[np.ndarray]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,9 +83,7 @@ class Everything:
         else:
             self.native = NativeProgram(self.program, threads=2, cache=False)
         if self.cuda:
-            from dsl.backends.cuda.driver import CudaProgram
-            from dsl.backends.cuda.shim import ShimLauncher
-            self.on_cuda = CudaProgram(self.program, ShimLauncher(most_blocks=5))
+            self.on_cuda = on_cuda(self.program, self.sanitize)
 
     def __call__(self, arrays: Sequence[np.ndarray], scalars: Sequence[Any], sizes: dict[str, int]) -> bool:
         program = self.program
@@ -90,8 +92,8 @@ class Everything:
         for runs in (1, 3) if self.slow else ():
             ways[f"interpreter, {runs} runs"] = lambda a, runs=runs: interpret(
                 program, {b.name: x for b, x in zip(program.passed, a, strict=True)}, {r.name: x for r, x in zip(program.scalars, scalars, strict=True)}, sizes, runs=runs)
-        if self.cuda and self.slow:
-            ways["CUDA"] = lambda a: self.on_cuda(a, scalars, sizes)
+        for name, run in self.on_cuda.items() if self.cuda and self.slow else ():
+            ways[name] = lambda a, run=run: run(a, scalars, sizes)
         for name, way in ways.items():
             own = [a.copy() for a in arrays]
             self.answers[name] = bool(way(own)), own
@@ -104,6 +106,35 @@ class Everything:
         self.native.threads = count
         self.native._frames.clear()
         return self.native(arrays, scalars, sizes)
+
+
+def on_cuda(program: Any, sanitize: bool) -> dict[str, Any]:
+    """The ways in which CUDA source runs a program; a grid's blocks are small, so that it has more than one."""
+    from dsl.backends.cuda.program import GpuProgram, Shape
+    from dsl.backends.cuda.shim import ShimLauncher
+    gpu = GpuProgram(program, ShimLauncher(most_blocks=5, sanitize=sanitize))
+    found = {"CUDA, launches": gpu.launched}
+    if gpu.stays:
+        for name, shape in (("CUDA, one block", Shape(1, 64)), ("CUDA, a grid", Shape(3, 32))):
+            found[name] = lambda arrays, scalars, sizes, shape=shape: gpu.whole.run(arrays, scalars, sizes, shape)
+    return found
+
+
+@contextmanager
+def device_cuda(seed: int, sanitize: bool) -> Iterator[None]:
+    """The shim is the GPU; a program that can be one kernel is one, of one block or three."""
+    from dsl.backends.cuda import device
+    from dsl.backends.cuda.choice import Choice
+    from dsl.backends.cuda.program import GpuProgram
+    from dsl.backends.cuda.shim import ShimLauncher
+    real, way = GpuProgram.choice, ("launches", "one block", "a grid")[seed // EVERY_CUDA % 3]
+
+    def choice(self: Any, sizes: Any) -> Choice:
+        found = real(self, sizes)
+        return Choice(found.seconds, way, 32) if self.stays else found
+    launcher = mock.patch.object(device, "CupyLauncher", lambda: ShimLauncher(seed, most_blocks=5, blocks_together=3, sanitize=sanitize))
+    with launcher, mock.patch.object(device, "absent", lambda: None), mock.patch.object(GpuProgram, "choice", choice):
+        yield
 
 
 # ---------------------------------------------------------------- what errors of rounding do
@@ -194,7 +225,7 @@ def outputs(model: dsl.Model, program: Program) -> list[str]:
     return texts
 
 
-def compare(seed: int, cuda: bool = False) -> str:
+def compare(seed: int, cuda: bool = False, sanitize: bool = False) -> str:
     """What became of a program: `agrees`, or `reference` where no loops were made.  Raises `Wrong`, or what a backend raised."""
     program, drawn = made(seed)
     precision = precision_of(seed)
@@ -207,7 +238,7 @@ def compare(seed: int, cuda: bool = False) -> str:
     loops: list[Everything] = []
 
     def compiler(program: Any) -> Everything:
-        loops.append(Everything(program, seed % 2 == 1, cuda))
+        loops.append(Everything(program, seed % 2 == 1, cuda, sanitize=sanitize))
         return loops[-1]
     compute.native = NativeBackend(compiler)
     for sizes in (*LENGTHS, LONG):
@@ -269,17 +300,20 @@ def settle(program: Program, executable: Any, function: Any, values: Sequence[An
 
 
 # ---------------------------------------------------------------- many
-def block(seeds: Sequence[int], cuda: bool = True) -> tuple[Counter[str], list[str]]:
+def block(seeds: Sequence[int], cuda: bool = True, sanitize: bool = False) -> tuple[Counter[str], list[str]]:
     """What became of these programs, and the stories of those that failed."""
     found: Counter[str] = Counter()
     stories = []
     for seed in seeds:
         shim = cuda and seed % EVERY_CUDA == 7
         try:
-            found[compare(seed, shim)] += 1
+            found[compare(seed, shim, sanitize)] += 1
             found["with CUDA"] += shim
             if seed % EVERY_TRAINED == 3:
                 found[compare_training(seed)] += 1
+            if cuda and seed % EVERY_CUDA == 23:
+                with device_cuda(seed, sanitize):
+                    found[f"{compare_training(seed, 'cuda')} with CUDA"] += 1
         except Exception as problem:
             found["wrong"] += 1
             where = "" if isinstance(problem, AssertionError) else traceback.format_exc(limit=-4)
@@ -297,6 +331,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0, help="of the first program; the others follow")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--sanitize", action="store_true", help="every access of CUDA source is looked at: arrays, races, what nothing was written to")
     parser.add_argument("--show", action="store_true", help="print the program of --seed and its loops, and do no more")
     options = parser.parse_args()
     began = time.monotonic()
@@ -307,22 +342,15 @@ def main() -> int:
         print(made(options.seed)[0].source)
         return 0
     with multiprocessing.get_context("spawn").Pool(options.jobs, prepare, maxtasksperchild=20) as pool:
-        for found, stories in pool.imap_unordered(block_with_cuda if shutil.which("g++") else block_without, blocks):
+        for found, stories in pool.imap_unordered(partial(block, cuda=shutil.which("g++") is not None, sanitize=options.sanitize), blocks):
             total += found
             for story in stories:
                 print(story, flush=True)
             print(f"\r{sum(total[w] for w in ('agrees', 'reference', 'wrong'))} programs, {total['wrong']} wrong", end="", file=sys.stderr)
-    print(f"\n{total['agrees']} of {options.count} programs agree on every backend ({total['with CUDA']} with CUDA in the shim), {total['trained'] + total['stopped']} were trained alike, "
+    print(f"\n{total['agrees']} of {options.count} programs agree on every backend ({total['with CUDA']} with CUDA in the shim{', every access looked at' * options.sanitize}), {total['trained'] + total['stopped']} were trained alike "
+          f"({total['trained with CUDA'] + total['stopped with CUDA']} with CUDA), "
           f"{total['reference']} have no loops yet, {total['wrong']} are wrong; {time.monotonic() - began:.0f} s")
     return 1 if total["wrong"] else 0
-
-
-def block_with_cuda(seeds: Sequence[int]) -> tuple[Counter[str], list[str]]:
-    return block(seeds)
-
-
-def block_without(seeds: Sequence[int]) -> tuple[Counter[str], list[str]]:
-    return block(seeds, cuda=False)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
 """Some of the random programs of `make fuzz`, on the reference, the watched interpreter and LLVM; and that a wrong backend is caught."""
 from __future__ import annotations
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 
+from dsl.backends.cuda.shim import ShimLauncher
 from dsl.backends.llvm.native import NativeProgram
 from tests import fuzz
+from tests.test_cuda_source import needs
 
 BLOCKS, SIZE = 20, 15
 
@@ -41,3 +46,17 @@ def test_small_errors_are_found():
     seeds = range(200, 212)
     assert wrong_where(slightly, seeds) >= 8
     assert wrong_where(last_place, seeds) == 0
+
+
+@pytest.mark.parametrize("seed, old, new, message", [
+    (207, r"lr_barrier\(arrived\);", "__syncthreads();", r"race: thread .* without a barrier in between"),
+    (107, r"= (\w+)\[(\w+)\];", r"= \1[\2 + 1];", r"thread .* of block .* reads . bytes at byte .* of (argument|place) ., which has"),
+])
+def test_what_reads_too_far_or_races_is_found(seed, old, new, message, monkeypatch):
+    """In the CUDA source of a program, if every access is looked at."""
+    needs(shutil.which("g++"), "g++")
+    load = ShimLauncher.load
+    monkeypatch.setattr(ShimLauncher, "load", lambda self, source, functions: load(self, re.sub(old, new, source), functions))
+    found, (story,) = fuzz.block([seed], sanitize=True)
+    assert found["wrong"] == 1 and re.search(message, story, re.DOTALL), story
+    assert f"# seed {seed}," in story

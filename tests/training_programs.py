@@ -63,7 +63,7 @@ def arrays(program: Program, inputs: list[str], seed: int) -> dict[str, np.ndarr
     return result
 
 
-def compare_training(seed: int) -> str:
+def compare_training(seed: int, device: str = "cpu") -> str:
     """`trained`, `stopped` (with the same words), or `none` where there is nothing to train.  Raises `Unlike`."""
     rng = random.Random(seed)
     program, _ = generate(seed)
@@ -75,7 +75,7 @@ def compare_training(seed: int) -> str:
     wanted = trained(text, "numpy", seed, data, words, shared)
     if wanted is None:
         return "none"
-    got = trained(text, "cpu", seed, data, words, shared)
+    got = trained(text, device, seed, data, words, shared)
     assert got is not None
     if got[0] != wanted[0]:
         raise Unlike(f"{words}\n{text}\nnative: {got[0]}\nreference: {wanted[0]}")
