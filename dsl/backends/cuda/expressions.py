@@ -229,7 +229,7 @@ class Expressions:
         if op == "neg" and self.bits(args[0]) < BITS[operand]:
             return spell("-{0}", texts)
         spelling = TABLE[op].cuda[kind(operand)]
-        if op == "select" or "(" in spelling:                    # functions are overloaded, so int64 literals must be seen to be such
+        if op in ("select", "ashr") or "(" in spelling:          # where int64 literals must be seen to be such
             texts = [Text(self._suffixed(a, t), t.level) for a, t in zip(args, texts)]
         return spell(spelling, texts, f="f" if operand == "float32" else "")
 
