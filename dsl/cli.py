@@ -314,7 +314,7 @@ def bench(names: tuple[str, ...], as_list: bool, quick: bool, device: str, round
     """Time the same work here and in what else is installed, side by side."""
     from dsl.bench import command
     if as_list:
-        sys.stdout.write(command.listing())
+        sys.stdout.write(command.listing(device))
         return
     request = command.Request(names, quick, device, rounds, peers, sizes, python, threads, json_file, plot_file)
     try:

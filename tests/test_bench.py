@@ -15,7 +15,7 @@ from dsl.bench import command, data, measure, report, start
 from dsl.bench.measure import Bench, Cell, Options, Trouble, Worker, differing, ratio
 from dsl.bench.peers import numpy as by_numpy
 from dsl.bench.peers import ours
-from dsl.bench.work import BY_NAME, COLUMNS, WORK, Absent
+from dsl.bench.work import BY_NAME, COLUMNS, GPU_COLUMNS, GPU_WORK, LIMITS, WORK, Absent
 from dsl.cli import commands
 from dsl.errors import error
 
@@ -33,24 +33,26 @@ def lr(*words):
 
 
 # ---------------------------------------------------------------- the table
-def test_the_table_is_well_formed():
-    assert len(BY_NAME) == len(WORK)
-    for work in WORK:
+@pytest.mark.parametrize(("works", "options"), [(WORK, Options()), (GPU_WORK, Options("cuda", columns=tuple(GPU_COLUMNS)))],
+                         ids=["cpu", "cuda"])
+def test_the_table_is_well_formed(works, options):
+    assert len({work.name for work in works}) == len(works)
+    for work in works:
         assert work.kind in measure.KINDS
         assert work.entry in data.INPUTS or work.kind == "process"
         assert work.headline in work.sizes and list(work.sizes) == sorted(work.sizes) and max(work.quick) <= work.headline
-        assert set(work.columns) <= set(COLUMNS)
+        assert set(work.columns) <= set(options.columns)
         for target in work.targets:
             assert {target.of, target.peer or target.of} <= set(work.columns), work.name
             assert target.size is None or target.size in work.sizes
-            timed = measure.columns_of(work, Options())
+            timed = measure.columns_of(work, options)
             assert {target.of, target.peer or target.of} <= set(timed), f"{work.name}: a target for a peer without a form"
 
 
-@pytest.mark.parametrize("column", [c for c in COLUMNS if c != "imports"])
+@pytest.mark.parametrize("column", [c for c in dict.fromkeys((*COLUMNS, *GPU_COLUMNS)) if c != "imports"])
 def test_every_column_has_a_form_and_every_form_a_work(column):
     module = measure.import_module(measure.module_of(column))
-    entries = {work.entry for work in WORK}
+    entries = {work.entry for work in (*WORK, *GPU_WORK)}
     assert module.TABLE[column] and set(module.TABLE[column]) <= entries
 
 
@@ -290,6 +292,8 @@ def test_the_plot_has_a_panel_a_work(tmp_path):
 def test_the_list():
     done = lr("--list")
     assert done.exit_code == 0 and all(work.name in done.output for work in WORK) and "10^8" in done.output
+    done = lr("--list", "--device", "cuda")
+    assert done.exit_code == 0 and all(work.name in done.output for work in GPU_WORK) and "cublas" in done.output
 
 
 @pytest.mark.parametrize(("words", "says"), [(["linrg"], "did you mean `linreg`?"), (["--peers", "jaxx"], "did you mean `jax`?"),
@@ -306,6 +310,8 @@ def test_peers_are_chosen_by_system_or_column():
     assert command.columns_of("jax") == ("lr", "lr-cold", "jax", "jax-step", "imports")
     assert command.columns_of("jax-step, c") == ("lr", "lr-cold", "c", "c-fast", "jax-step", "imports")
     assert command.columns_of("") == ("lr", "lr-cold", "imports")
+    assert command.columns_of(None, "cuda") == tuple(GPU_COLUMNS) and "numba" not in GPU_COLUMNS
+    assert command.columns_of("torch", "cuda") == ("lr", "lr-cold", *LIMITS, "torch", "torch-compile")
 
 
 def test_the_command_is_written_without_paths():

@@ -2,6 +2,7 @@
 
     work      the table of work: sizes, targets, tolerances
     data      the arrays every side is given
+    expected  what the work on a GPU comes to, by NumPy
     peers/    one module a system, this language (`ours`) and the C limit (`c`) among them
     worker    a peer in a process of its own, spoken to in lines
     start     whole processes: from the shell to the first result

@@ -10,15 +10,17 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from typing import Any
 
 from dsl.bench import report
-from dsl.bench.measure import Cell, Options, measure, opened
-from dsl.bench.work import BY_NAME, COLUMNS, OURS, WORK, Work
-from dsl.errors import did_you_mean
+from dsl.bench.measure import Bench, Cell, Options, fitting, measure, opened
+from dsl.bench.measure import columns_of as columns_with
+from dsl.bench.work import LIMITS, OURS, Work, columns, works
+from dsl.errors import LrError, did_you_mean
 from dsl.record import record
 from dsl.runtime.files import write_atomically
 
@@ -49,23 +51,25 @@ def known(word: str, among: Sequence[str], what: str) -> str:
     raise ValueError(f"no {what} `{word}`" + (f"; did you mean `{near}`?" if near else f"; there are {', '.join(among)}"))
 
 
-def columns_of(peers: str | None) -> tuple[str, ...]:
-    """Ours, and every column of the systems named: `jax` means `jax-step` too.  All of them by default."""
+def columns_of(peers: str | None, device: str = "cpu") -> tuple[str, ...]:
+    """Ours, what a GPU can do, and every column of the systems named: `jax` means `jax-step` too.  All of them by default."""
+    there = tuple(columns(device))
     if peers is None:
-        return tuple(COLUMNS)
-    always = (OURS, f"{OURS}-cold", "imports")
-    libraries = tuple(dict.fromkeys(c.partition("-")[0] for c in COLUMNS if c not in always))
-    wanted = {known(w.strip(), (*COLUMNS, *libraries), "peer") for w in peers.split(",") if w.strip()}
-    return tuple(c for c in COLUMNS if c in always or c in wanted or c.partition("-")[0] in wanted)
+        return there
+    always = (OURS, f"{OURS}-cold", "imports", *LIMITS)
+    libraries = tuple(dict.fromkeys(c.partition("-")[0] for c in there if c not in always))
+    wanted = {known(w.strip(), (*there, *libraries), "peer") for w in peers.split(",") if w.strip()}
+    return tuple(c for c in there if c in always or c in wanted or c.partition("-")[0] in wanted)
 
 
-def selected(names: Sequence[str]) -> list[Work]:
-    wanted = {known(name, tuple(BY_NAME), "work") for name in names}
-    return [work for work in WORK if not names or work.name in wanted]
+def selected(names: Sequence[str], device: str = "cpu") -> list[Work]:
+    there = works(device)
+    wanted = {known(name, [work.name for work in there], "work") for name in names}
+    return [work for work in there if not names or work.name in wanted]
 
 
 def sizes_of(work: Work, request: Request) -> tuple[int, ...]:
-    if request.sizes and len(work.sizes) > 1:
+    if request.sizes and (len(work.sizes) > 1 or work.row_bytes):
         return tuple(sorted(set(request.sizes)))
     return work.quick if request.quick else work.sizes
 
@@ -76,15 +80,15 @@ def usable_processors() -> int:
 
 def options_of(request: Request) -> Options:
     rounds = request.rounds or (QUICK_ROUNDS if request.quick else ROUNDS)
-    return Options(request.device, rounds, QUICK_TURN if request.quick else TURN, columns_of(request.peers),
+    return Options(request.device, rounds, QUICK_TURN if request.quick else TURN, columns_of(request.peers, request.device),
                    request.python or sys.executable, request.threads or usable_processors())
 
 
-def listing() -> str:
+def listing(device: str = "cpu") -> str:
     """The work there is, one a line."""
-    width = max(map(len, BY_NAME))
-    lines = [f"{work.name:<{width}}  {work.title}; {', '.join(map(report.power, work.sizes))} {work.unit}" for work in WORK]
-    return "\n".join([*lines, "", "columns:", *(f"{name:<{width + 5}}  {what}" for name, what in COLUMNS.items())]) + "\n"
+    width = max(len(work.name) for work in works(device))
+    lines = [f"{work.name:<{width}}  {work.title}; {', '.join(map(report.power, work.sizes))} {work.unit}" for work in works(device)]
+    return "\n".join([*lines, "", "columns:", *(f"{name:<{width + 5}}  {what}" for name, what in columns(device).items())]) + "\n"
 
 
 def words(request: Request) -> str:
@@ -100,6 +104,12 @@ def words(request: Request) -> str:
 
 def check_places(request: Request) -> None:
     """What would fail only after minutes of measuring."""
+    if request.device == "cuda":
+        import dsl
+        try:
+            dsl.compile("let one = 1.0", device="cuda")
+        except LrError as problem:
+            raise ValueError(f"{problem.diagnostics[0].message}; `lr doctor` says what is missing") from None
     for option, path in (("--json", request.json), ("--plot", request.plot)):
         if path and not os.access(Path(path).resolve().parent, os.W_OK):
             raise ValueError(f"{option}: no folder to write to, `{Path(path).parent}`")
@@ -111,7 +121,7 @@ def check_places(request: Request) -> None:
 
 def bench(request: Request, quiet: bool = False) -> str:
     """Run it; the table.  The JSON file is written after every work, so that a run broken off leaves what it has."""
-    works, options = selected(request.names), options_of(request)
+    chosen, options = selected(request.names, request.device), options_of(request)
     check_places(request)
     cells: list[Cell] = []
 
@@ -123,18 +133,35 @@ def bench(request: Request, quiet: bool = False) -> str:
     if load is not None and load > BUSY * options.threads:
         say(f"the machine is busy (load {load:.1f}): times will be worth little")
     with opened(options, say) as running:
-        versions = running.versions(works)
-        for work in works:
+        versions = running.versions(chosen)
+        room = running.room() if request.device == "cuda" else None
+        for place, work in enumerate(chosen):
             before: dict[str, Cell] = {}
-            for size in sizes_of(work, request):
+            sizes = sizes_of(work, request)
+            if room is not None and work.row_bytes:
+                work, sizes = fitted(running, work, sizes, room)
+                chosen[place] = work
+            for size in sizes:
                 found = measure(running, work, size, before)
                 before = {cell.column: cell for cell in found}
                 cells += found
             if request.json:
-                content = report.as_json(report.by_key(cells), options, versions, words(request), load)
+                content = report.as_json(report.by_key(cells), options, versions, words(request), load, chosen)
                 text = json.dumps(content, indent=1) + "\n"
                 write_atomically(Path(request.json), lambda file, text=text: file.write(text.encode()))   # type: ignore[misc]
     keyed = report.by_key(cells)
     if request.plot and not report.plot(keyed, Path(request.plot)):
         say("nothing to plot: no work was timed at several sizes")
-    return report.table(keyed)
+    return report.table(keyed, chosen)
+
+
+def fitted(running: Bench, work: Work, sizes: Sequence[int], room: int) -> tuple[Work, tuple[int, ...]]:
+    """The work with sizes, its headline among them, at which all sides that are there fit on the GPU."""
+    there = [c for c in columns_with(work, running.options) if c not in running.missing]
+
+    def fits(size: int) -> int:
+        found = fitting(work, size, there, room)
+        if found < size:
+            running.say(f"{work.name}: {size:,} {work.unit} do not fit on the GPU with all sides; {found:,} do")
+        return found
+    return replace(work, headline=fits(work.headline)), tuple(dict.fromkeys(map(fits, sizes)))

@@ -18,6 +18,7 @@ CHUNK = 1 << 20
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "data" / "digits.csv"
 BATCH, FEATURES, HIDDEN, CLASSES = 32, 64, 64, 10
 WIDE_BATCH, WIDE_FEATURES, WIDE_HIDDEN = 256, 784, 512
+GPU_BATCH, GPU_HIDDEN = 8192, 4096
 
 
 def generator() -> np.random.Generator:
@@ -87,19 +88,45 @@ def mlp(size: int) -> Given:
 
 
 def wide(size: int) -> Given:
+    return batches(size, WIDE_BATCH, WIDE_HIDDEN)
+
+
+def batches(size: int, batch: int, hidden: int) -> Given:
     random = generator()
-    rows = size * WIDE_BATCH
+    rows = size * batch
     return {"X": normal(random, rows, WIDE_FEATURES), "y": random.integers(0, CLASSES, rows, dtype=np.int32),
-            **weights(random, WIDE_FEATURES, WIDE_HIDDEN, 0.03), "batch": WIDE_BATCH, "epochs": 1, "rate": np.float32(0.01)}
+            **weights(random, WIDE_FEATURES, hidden, 0.03), "batch": batch, "epochs": 1, "rate": np.float32(0.01)}
 
 
 def logistic_map(size: int) -> Given:
     return {"r": 3.2, "start": 0.5}
 
 
+# ---------------------------------------------------------------- on a GPU
+def repeated(make: Callable[[int], Given]) -> Callable[[int], Given]:
+    """Long arrays are not sent to a device but made there: the block that is given, over and over up to the size."""
+    def given(size: int) -> Given:
+        return make(min(size, CHUNK))
+    return given
+
+
+def whole(block: NDArray[Any], size: int, fill: Callable[[slice, int], None]) -> None:
+    """Asks for every part of an array of `size` elements to be filled with as many of the block's."""
+    for start in range(0, size, len(block)):
+        part = slice(start, min(start + len(block), size))
+        fill(part, part.stop - part.start)
+
+
+def places(size: int) -> NDArray[np.int64]:
+    """Of the elements that are compared: evenly spaced, and the last ones."""
+    return np.unique(np.concatenate([np.arange(0, size, max(1, size // 64)), np.arange(max(0, size - 64), size)]))
+
+
 INPUTS: dict[str, Callable[[int], Given]] = {
     "tutorial": tutorial, "linreg": linreg, "memory": linreg, "logistic": logistic, "chain": elements, "axpb": elements,
     "logreg100": logreg100, "mlp": mlp, "wide": wide, "scan": logistic_map, "scan-grad": logistic_map,
+    "axpb-gpu": repeated(elements), "chain-gpu": repeated(elements), "linreg-gpu": repeated(linreg),
+    "wide-gpu": lambda size: batches(size, GPU_BATCH, GPU_HIDDEN),
 }  # fmt: skip
 
 

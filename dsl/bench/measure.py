@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dsl.bench import start
-from dsl.bench.work import COLUMNS, OURS, Numbers, Work
+from dsl.bench.expected import expected
+from dsl.bench.work import COLUMNS, EVERY_COLUMN, LIMITS, OURS, Numbers, Work
 from dsl.bench.worker import module_of
 from dsl.record import entity, record
 
@@ -40,12 +41,16 @@ SMALL = 10**6
 """Rows up to which nobody asks for room."""
 TEMPORARIES: Mapping[str, int] = {"numpy": 5, "torch": 5, "pytensor": 5, "jax": 2, "numexpr": 2, "torch-compile": 1, OURS: 1}
 """Arrays as long as an input that a side makes on its way, for the room that large sizes need."""
+GPU_TEMPORARIES: Mapping[str, int] = {"cupy": 5, "torch": 5, "jax": 2, "torch-compile": 2, OURS: 2}
+"""The same on a GPU, where sides give them back between turns."""
+GPU_PART = 0.9
+"""Of the memory that is free on a GPU, what may be used."""
 
 THREADS = ("LR_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_MAX_THREADS",
            "NUMEXPR_NUM_THREADS")
 FORGOTTEN = ("OPENBLAS_CORETYPE", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTHONPROFILEIMPORTTIME", "PYTHONDONTWRITEBYTECODE")
 """What would make a library or the interpreter slower than it is."""
-HERE = (OURS, f"{OURS}-cold", "imports", "c", "c-fast", "numpy", "blas", "python")
+HERE = (OURS, f"{OURS}-cold", "imports", "c", "c-fast", "numpy", "blas", "python", "cupy", *LIMITS)
 """Columns that run under the present interpreter, as they need nothing that it has not."""
 
 
@@ -114,6 +119,8 @@ def environment(options: Options, folder: Path, cache: str | None = None) -> dic
     threads = str(options.threads)
     own = {"PYTENSOR_FLAGS": f"base_compiledir={folder / 'pytensor'}", "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
            "NUMBA_CACHE_DIR": str(folder / "numba"), "XDG_CACHE_HOME": cache or str(folder / "cache"),
+           "CUPY_CACHE_DIR": str(Path(cache or folder, "cupy")), "CUDA_CACHE_PATH": str(Path(cache or folder, "driver")),
+           "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
            **dict.fromkeys(THREADS, threads)}
     if options.device != "cuda":
         own["JAX_PLATFORMS"] = "cpu"
@@ -314,13 +321,20 @@ class Bench:
         """Of every side of the works that is there; the others go into `missing`."""
         found: dict[str, str] = {}
         needed = {c for work in works for c in columns_of(work, self.options)} - {"imports", f"{OURS}-cold"}
-        for column in (c for c in COLUMNS if c in needed):
+        for column in (c for c in EVERY_COLUMN if c in needed):
             try:
                 found.update(self.worker(column).ask("about")["versions"])
             except Trouble as trouble:
                 self.missing[column] = trouble.note
                 self.say(f"{column}: {trouble.note}")
         return found
+
+    def room(self) -> int | None:
+        """Bytes of the GPU that all sides may take together; None if our side finds none."""
+        try:
+            return int(GPU_PART * self.worker(OURS).ask("room")["room"])
+        except Trouble:
+            return None
 
     def close(self) -> None:
         for worker in self.workers.values():
@@ -338,6 +352,14 @@ def opened(options: Options, say: Say) -> Iterator[Bench]:
 
 
 KINDS: dict[str, Callable[[Bench, Work, int, str], Side]] = {"time": Warm, "memory": Warm, "first": Fresh, "process": Whole}
+
+
+def fitting(work: Work, size: int, columns: Sequence[str], room: int) -> int:
+    """The size, halved until all sides fit on a GPU: each keeps its inputs and outputs, and one at a time its temporaries."""
+    most = max((GPU_TEMPORARIES.get(c, 0) for c in columns), default=0)
+    while size > 1 and size * (work.row_bytes * len(columns) + 4 * most) > room:
+        size //= 2
+    return size
 
 
 def available_memory() -> int:
@@ -358,7 +380,7 @@ def measure(bench: Bench, work: Work, size: int, before: Mapping[str, Cell]) -> 
 
     def need(column: str) -> int:
         arrays = TEMPORARIES.get("numpy" if column == OURS and options.device == "numpy" else column, 0)
-        return size * (work.row_bytes + 4 * arrays) if work.row_bytes else 0
+        return size * (work.row_bytes + 4 * arrays) if work.row_bytes and options.device != "cuda" else 0
     # Ours and the limit first, then as many as fit.
     for column in sorted(columns_of(work, options), key=lambda c: (c != OURS, c != "c", need(c) if size > SMALL else 0)):
         def without(status: Status, note: str, column: str = column) -> None:
@@ -382,16 +404,17 @@ def measure(bench: Bench, work: Work, size: int, before: Mapping[str, Cell]) -> 
             except Trouble as trouble:
                 without(trouble.status, trouble.note)
     reference = next(iter(answers), None)
+    right = expected(work.entry, size) if options.device == "cuda" and answers else None
     for column, numbers in answers.items():
         assert reference is not None
-        wrong = differing(answers[reference], numbers, work.tolerance)
+        wrong = differing(answers[reference] if right is None else right, numbers, work.tolerance)
         if wrong:
-            cells[column] = Cell(work.name, size, column, "mismatch", f"{wrong} from {reference}'s")
+            cells[column] = Cell(work.name, size, column, "mismatch", f"{wrong} from {reference if right is None else 'NumPy'}'s")
             del sides[column]
     cells.update(timed(bench, work, size, sides))
     for column in answers:
         bench.release(column)
-    return [cells[c] for c in COLUMNS if c in cells]
+    return [cells[c] for c in EVERY_COLUMN if c in cells]
 
 
 def timed(bench: Bench, work: Work, size: int, sides: dict[str, Side]) -> dict[str, Cell]:

@@ -1,6 +1,6 @@
 """The report of a run: a table for the terminal, a JSON object, a plot.
 
-In: cells and the facts of the run.  Out: text, an object, a figure in a file.
+In: cells, the works they are of, and the facts of the run.  Out: text, an object, a figure in a file.
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dsl.bench.measure import Cell, Options, ratio
-from dsl.bench.work import BY_NAME, COLUMNS, OURS, WORK, Target, Work
+from dsl.bench.work import COLUMNS, EVERY_COLUMN, OURS, WORK, Target, Work, columns
 from dsl.record import record
 
 Cells = Mapping[tuple[str, int, str], Cell]
@@ -35,6 +35,10 @@ class Verdict:
 
     def text(self, unit: str) -> str:
         target = self.target
+        if target.bandwidth:
+            return f"{target.of} at least {target.factor:.0%} of the bandwidth of {target.peer}"
+        if target.each:
+            return f"{target.of} at most {target.factor:g} us each"
         bound = f"{'at least' if target.at_least else 'at most'} {target.factor:g}"
         match target.peer, target.at_least:
             case None, _:
@@ -43,6 +47,14 @@ class Verdict:
                 return f"{peer} {bound} x {target.of}"
             case peer, _:
                 return f"{target.of}{', in the loop,' if target.inside else ''} {bound} x {peer}"
+
+    def found(self) -> str:
+        """The value in the target's own words."""
+        if self.value is None:
+            return ""
+        if self.target.bandwidth:
+            return f"{self.value:.0%}"
+        return figure(self.value) + (" us" if self.target.each else "" if self.target.peer is None else " x")
 
 
 def by_key(cells: Iterable[Cell]) -> dict[tuple[str, int, str], Cell]:
@@ -53,11 +65,11 @@ def unit(work: Work) -> str:
     return "MiB" if work.kind == "memory" else "ms"
 
 
-def verdicts(cells: Cells) -> list[Verdict]:
+def verdicts(cells: Cells, works: Sequence[Work] = WORK) -> list[Verdict]:
     """One for each target of a work and size that was run."""
     found = []
     run = {(work, size) for work, size, _ in cells}
-    for work in WORK:
+    for work in works:
         for target in work.targets:
             size = target.size or work.headline
             if (work.name, size) not in run:
@@ -67,7 +79,7 @@ def verdicts(cells: Cells) -> list[Verdict]:
             value = None
             if mine and mine.status == "timed":
                 if target.peer is None:
-                    value = mine.median
+                    value = mine.median * 1e3 / size if target.each else mine.median
                 elif peer and peer.status == "timed" and target.inside:
                     value = mine.details["inside"] / peer.median if mine.details and "inside" in mine.details else None
                 elif peer and peer.status == "timed":
@@ -87,11 +99,11 @@ def power(size: int) -> str:
     return f"10^{exponent}" if size == 10**exponent and size >= 100 else f"{size:,}"
 
 
-def table(cells: Cells) -> str:
+def table(cells: Cells, works: Sequence[Work] = WORK) -> str:
     """A block a work: the headline size column by column, then how the cost grows with size, then the targets."""
-    judged = verdicts(cells)
+    judged = verdicts(cells, works)
     blocks = []
-    for work in WORK:
+    for work in works:
         sizes = sorted({size for name, size, _ in cells if name == work.name})
         if not sizes:
             continue
@@ -100,7 +112,7 @@ def table(cells: Cells) -> str:
         if len(sizes) > 1:
             lines += ["", *growth_of(work, sizes, cells)]
         lines += [f"  {mark(v)} {v.text(unit(work))}{'' if v.size == shown else f' at {power(v.size)} {work.unit}'}"
-                  + (f": {figure(v.value)}{'' if v.target.peer is None else ' x'}" if v.value is not None else "")
+                  + (f": {v.found()}" if v.value is not None else "")
                   for v in judged if v.work == work.name]
         blocks.append("\n".join(lines))
     met, all_of = sum(v.met is True for v in judged), len(judged)
@@ -117,7 +129,7 @@ def columns_of(work: Work, size: int, cells: Cells) -> list[str]:
     """median [quartiles], and how many times ours."""
     mine = cells.get((work.name, size, OURS))
     lines = []
-    for column in COLUMNS:
+    for column in EVERY_COLUMN:
         cell = cells.get((work.name, size, column))
         if cell is None or (cell.status == "absent" and cell.note == "no form of this work"):
             continue
@@ -128,15 +140,22 @@ def columns_of(work: Work, size: int, cells: Cells) -> list[str]:
         times = f"{figure(ratio(cell, mine)):>9} x {OURS}" if mine and mine.status == "timed" and cell is not mine \
             and mine.median > 0 else ""
         inside = (cell.details or {}).get("inside")
-        lines.append((f"  {column:<14}{figure(cell.median):>10} {unit(work)}  {'[' + figure(low) + ', ' + figure(high) + ']':<20}{times}"
+        rate = f"{rate_of(work, cell):>9,.0f} GB/s" if work.is_moving else ""
+        spread = f"[{figure(low)}, {figure(high)}]"
+        lines.append((f"  {column:<14}{figure(cell.median):>10} {unit(work)}  {spread:<20}{rate}{times}"
                       + (f"  ({figure(inside)} ms of it in the loop)" if inside is not None else "")).rstrip())
     return lines
+
+
+def rate_of(work: Work, cell: Cell) -> float:
+    """The bytes that have to move by the time it took, in 10^9 a second."""
+    return work.row_bytes * cell.size / max(cell.median, 1e-9) / 1e6
 
 
 def growth_of(work: Work, sizes: Sequence[int], cells: Cells) -> list[str]:
     """Medians by size, a line a column."""
     lines = [f"  {unit(work) + ' by ' + work.unit:<16}" + "".join(f"{power(s):>11}" for s in sizes)]
-    for column in COLUMNS:
+    for column in EVERY_COLUMN:
         row = [cells.get((work.name, size, column)) for size in sizes]
         if any(c is not None and c.status == "timed" for c in row):
             lines.append(f"  {column:<16}" + "".join(f"{figure(c.median) if c and c.status == 'timed' else '-':>11}" for c in row))
@@ -166,10 +185,13 @@ def memory_gib() -> float | None:
         return None
 
 
-def as_json(cells: Cells, options: Options, versions: Mapping[str, str], command: str, load: float | None = None) -> dict[str, Any]:
+def as_json(cells: Cells, options: Options, versions: Mapping[str, str], command: str, load: float | None = None,
+            works: Sequence[Work] = WORK) -> dict[str, Any]:
     """Everything that was measured, so that a later run can be set beside it; `load` is what the machine had to do before."""
+    by_name = {work.name: work for work in works}
+
     def entry(cell: Cell) -> dict[str, Any]:
-        head = {"work": cell.work, "size": cell.size, "unit": unit(BY_NAME[cell.work]), "column": cell.column, "status": cell.status}
+        head = {"work": cell.work, "size": cell.size, "unit": unit(by_name[cell.work]), "column": cell.column, "status": cell.status}
         if cell.status != "timed":
             return {**head, "note": cell.note}
         mine = cells.get((cell.work, cell.size, OURS))
@@ -178,14 +200,18 @@ def as_json(cells: Cells, options: Options, versions: Mapping[str, str], command
         return {**head, "median": rounded(cell.median), "best": rounded(min(cell.samples)),
                 "quartiles": [rounded(low), rounded(high)], **times,
                 "round_medians": [rounded(Cell("", 0, "", "timed", "", (r,)).median) for r in cell.rounds],
-                "samples": len(cell.samples), **{k: rounded(v) for k, v in (cell.details or {}).items()}}
+                "samples": len(cell.samples), **rates(cell), **{k: rounded(v) for k, v in (cell.details or {}).items()}}
+
+    def rates(cell: Cell) -> dict[str, float]:
+        work = by_name[cell.work]
+        return {"gb_per_s": rounded(rate_of(work, cell))} if work.is_moving else {}
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "command": command, "device": options.device,
         "machine": machine(options), "load_before": load, "versions": dict(sorted(versions.items())), "rounds": options.rounds,
-        "columns": {c: COLUMNS[c] for c in options.columns},
-        "work": {w.name: w.title for w in WORK if any(name == w.name for name, _, _ in cells)},
-        "targets": [{"work": v.work, "size": v.size, "target": v.text(unit(BY_NAME[v.work])),
-                     "value": None if v.value is None else rounded(v.value), "met": v.met} for v in verdicts(cells)],
+        "columns": {c: what for c, what in columns(options.device).items() if c in options.columns},
+        "work": {w.name: w.title for w in works if any(name == w.name for name, _, _ in cells)},
+        "targets": [{"work": v.work, "size": v.size, "target": v.text(unit(by_name[v.work])),
+                     "value": None if v.value is None else rounded(v.value), "met": v.met} for v in verdicts(cells, works)],
         "results": [entry(c) for c in cells.values()],
     }  # fmt: skip
 

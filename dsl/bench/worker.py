@@ -6,6 +6,7 @@ In, a line each on standard input:                  Out, a JSON object a line on
     time COUNT                                          {"samples": [ms a call, …], "inside": [ms, …] or null}
     memory COUNT                                        {"samples": [MiB by which the resident set grew]}
     release                                             {}
+    room                                                {"room": bytes that are free on the device}
 or {"absent": why}, or {"error": what}.
 
     python worker.py COLUMN DEVICE THREADS
@@ -32,7 +33,8 @@ LONG_CALL = 200.0
 
 def module_of(column: str) -> str:
     library = column.partition("-")[0]
-    return "dsl.bench.peers." + {"lr": "ours", "blas": "numpy", "python": "numpy"}.get(library, library)
+    return "dsl.bench.peers." + {"lr": "ours", "blas": "numpy", "python": "numpy", "copy": "cupy", "read": "cupy",
+                                 "cublas": "cupy"}.get(library, library)
 
 
 class Server:
@@ -55,9 +57,16 @@ class Server:
             case ["memory", count]:
                 return {"samples": [self.memory(int(count))]}
             case ["release"]:
+                rest = getattr(self.prepared, "rest", None)
                 self.prepared = None
                 gc.collect()
+                if rest:
+                    rest()
                 return {}
+            case ["room"]:
+                peer = import_module(module_of(self.column))
+                peer.configure(self.device, self.threads)
+                return {"room": peer.room()}
         return {"error": f"no such request: {' '.join(words)}"}
 
     def prepare(self, entry: str, size: int) -> dict[str, Any]:
@@ -78,7 +87,10 @@ class Server:
         first, result = self.once(prepared)
         numbers = plain(prepared.numbers(result))
         del result
-        second, _ = self.once(prepared)
+        second, result = self.once(prepared)
+        del result
+        if prepared.rest:
+            prepared.rest()
         self.calls = 1 if prepared.reset else max(1, math.ceil(SHORTEST_SAMPLE / max(second, 1e-4)))
         self.warms = second < LONG_CALL
         self.prepared = prepared
@@ -87,9 +99,9 @@ class Server:
     def once(self, prepared: Any) -> tuple[float, Any]:
         if prepared.reset:
             prepared.reset()
-        begin = perf_counter()
+        stop = (prepared.clock or wall)()
         result = prepared.run()
-        return 1e3 * (perf_counter() - begin), result
+        return stop(), result
 
     def time(self, count: int) -> dict[str, Any]:
         """After a run that is not counted, unless runs are long: the process slept, its caches and threads are cold."""
@@ -99,22 +111,25 @@ class Server:
         run: Callable[[], Any] = prepared.run
         if self.warms:
             self.once(prepared)
+        clock = prepared.clock or wall
         samples, inside = [], []
         gc.disable()
         try:
             for _ in range(count):
                 if prepared.reset:
                     prepared.reset()
-                begin = perf_counter()
+                stop = clock()
                 for _ in range(calls - 1):
                     run()
                 result = run()
-                samples.append(1e3 * (perf_counter() - begin) / calls)
+                samples.append(stop() / calls)
                 if prepared.inside:
                     inside.append(prepared.inside(result))
                 del result
         finally:
             gc.enable()
+        if prepared.rest:
+            prepared.rest()
         return {"samples": samples, "inside": inside or None}
 
     def memory(self, count: int) -> float:
@@ -133,6 +148,12 @@ class Server:
         for _ in range(count):
             self.once(self.prepared)
         return max(0, status_field("VmHWM") - before) / 1024
+
+
+def wall() -> Callable[[], float]:
+    """The clock of work that has ended when its call returns."""
+    begin = perf_counter()
+    return lambda: 1e3 * (perf_counter() - begin)
 
 
 def status_field(name: str) -> int:
@@ -157,7 +178,7 @@ def serve(column: str, device: str, threads: int, requests: IO[str], replies: IO
             reply = {"absent": str(reason)}
         except ImportError as problem:
             missing = (problem.name or "").partition(".")[0]
-            reply = {"absent": "not installed"} if missing in column else {"error": str(problem)}
+            reply = {"absent": "not installed"} if missing and missing == module_of(column).rpartition(".")[2] else {"error": str(problem)}
         except Exception as problem:
             reply = {"error": f"{type(problem).__name__}: {problem}"}
         replies.write(json.dumps(reply) + "\n")

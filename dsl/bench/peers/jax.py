@@ -9,8 +9,10 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from dsl.bench.data import Given, array_numbers, network_numbers, step_numbers
-from dsl.bench.work import Prepared
+import numpy as np
+
+from dsl.bench.data import Given, array_numbers, network_numbers, places, step_numbers
+from dsl.bench.work import Absent, Prepared
 
 
 def versions() -> dict[str, str]:
@@ -22,6 +24,11 @@ def configure(device: str, threads: int) -> None:
     """XLA's CPU client takes as many threads as the process may use processors; on a GPU JAX chooses its device itself."""
     if device != "cuda":
         os.environ["JAX_PLATFORMS"] = "cpu"
+        return
+    import jax
+    if jax.default_backend() not in ("gpu", "cuda"):
+        raise Absent("JAX finds no GPU")
+    jax.config.update("jax_default_matmul_precision", "highest")                 # float32, as everybody else's products are
 
 
 def precise(wanted: bool) -> None:
@@ -41,6 +48,21 @@ def step(cost: Callable[..., Any]) -> Callable[[Given], Prepared]:
         state = (jnp.float32(given["w"]), jnp.float32(given["b"]))
         return Prepared(lambda: jax.block_until_ready(compiled(state, x, y)), lambda r: step_numbers((r[0], *r[1])))
     return make
+
+
+def long(block: Any, size: int) -> Any:
+    """The block over and over, on the device."""
+    import jax.numpy as jnp
+    return jax_ready(jnp.tile(jnp.asarray(block), -(-size // len(block)))[:size])
+
+
+def jax_ready(value: Any) -> Any:
+    import jax
+    return jax.block_until_ready(value)
+
+
+def long_step(given: Given) -> Prepared:
+    return step(squares)({**given, **{name: long(given[name], given["size"]) for name in ("x", "y")}})
 
 
 def squares(state: Any, x: Any, y: Any) -> Any:
@@ -66,6 +88,14 @@ def elements(name: str) -> Callable[[Given], Prepared]:
             "axpb": lambda a, x: a * x + x * x}
         compiled, a, x = jax.jit(forms[name]), jnp.float32(given["a"]), jnp.asarray(given["x"])
         return Prepared(lambda: jax.block_until_ready(compiled(a, x)), array_numbers)
+    return make
+
+
+def long_elements(name: str) -> Callable[[Given], Prepared]:
+    """Compared where everybody compares; without float64 there is no sum of so many to compare."""
+    def make(given: Given) -> Prepared:
+        prepared = elements(name)({**given, "x": long(given["x"], given["size"])})
+        return Prepared(prepared.run, lambda y: {"elements": np.asarray(y[places(len(y))])})
     return make
 
 
@@ -209,6 +239,7 @@ def scan_gradient(given: Given) -> Prepared:
 TABLE: dict[str, dict[str, Callable[[Given], Prepared]]] = {
     "jax": {"tutorial": tutorial, "linreg": step(squares), "memory": step(squares), "logistic": step(entropy),
             "chain": elements("chain"), "axpb": elements("axpb"), "logreg100": logreg100, "mlp": network(False),
-            "wide": network(False), "scan": scan, "scan-grad": scan_gradient},
+            "wide": network(False), "scan": scan, "scan-grad": scan_gradient, "axpb-gpu": long_elements("axpb"),
+            "chain-gpu": long_elements("chain"), "linreg-gpu": long_step, "wide-gpu": network(False)},
     "jax-step": {"tutorial": tutorial_stepped, "mlp": network(True)},
 }

@@ -83,6 +83,8 @@ update b2 <- b2 - {rate} * gb2
 """
 SCRIPTS["mlp"] = NETWORK.format(inputs=64, hidden=64, rate=0.1)
 SCRIPTS["wide"] = NETWORK.format(inputs=784, hidden=512, rate=0.01)
+SCRIPTS["wide-gpu"] = NETWORK.format(inputs=784, hidden=4096, rate=0.01)
+SCRIPTS |= {f"{name}-gpu": SCRIPTS[name] for name in ("axpb", "chain", "linreg")}
 
 SCRIPTS["scan"] = """
 scalar r
@@ -102,9 +104,17 @@ def versions() -> dict[str, str]:
     return {"lr": dsl.__version__, "llvmlite": llvmlite.__version__, "numpy": numpy.__version__}
 
 
+def room() -> int:
+    from dsl.bench.peers import cupy
+    return cupy.room()
+
+
 def configure(device: str, threads: int) -> None:
     """The libraries that a native build calls are loaded first, so that a first run is compiling and not importing."""
     SETTINGS["device"] = device
+    if device == "cuda":
+        from dsl.bench.peers import cupy
+        cupy.configure(device, threads)
     if device != "numpy":
         import_module("llvmlite.binding")
         import_module("scipy.linalg.cython_blas")
@@ -132,38 +142,52 @@ def held(array: Any) -> Any:
     return cupy.asarray(array)
 
 
-def called(function: Callable[..., Any], *arrays: Any) -> Callable[[], Any]:
-    """A call on arrays that lie on the device, finished when it returns."""
-    placed = [held(a) for a in arrays]
-    if SETTINGS["device"] != "cuda":
-        return lambda: function(*placed)
-    import cupy
-
-    def run() -> Any:
-        result = function(*placed)
-        cupy.cuda.Device().synchronize()
-        return result
-    return run
-
-
 def on_host(array: Any) -> Any:
     return array.get() if hasattr(array, "get") else array
+
+
+def prepared(run: Callable[[], Any], numbers: Callable[[Any], Numbers], reset: Callable[[], None] | None = None,
+             inside: Callable[[Any], float] | None = None) -> Prepared:
+    """Timed by the device's clock where it is a GPU."""
+    if SETTINGS["device"] != "cuda":
+        return Prepared(run, numbers, reset, inside)
+    from dsl.bench.peers import cupy
+    return Prepared(run, numbers, reset, inside, clock=cupy.clock, rest=cupy.rest)
 
 
 # ---------------------------------------------------------------- full batches
 def step(entry: str) -> Callable[[Given], Prepared]:
     def make(given: Given) -> Prepared:
-        m = model(entry)
-        return Prepared(called(m.function(["x", "y"], ["C", "gw", "gb"]), given["x"], given["y"]), step_numbers)
+        function = model(entry).function(["x", "y"], ["C", "gw", "gb"])
+        return prepared(lambda: function(given["x"], given["y"]), step_numbers)
     return make
 
 
 def chain(given: Given) -> Prepared:
-    return Prepared(called(model("chain").function(["x"], "y"), given["x"]), lambda y: array_numbers(on_host(y)))
+    function = model("chain").function(["x"], "y")
+    return prepared(lambda: function(given["x"]), array_numbers)
 
 
 def axpb(given: Given) -> Prepared:
-    return Prepared(called(model("axpb").function(["a", "x"], "y"), given["a"], given["x"]), lambda y: array_numbers(on_host(y)))
+    function = model("axpb").function(["a", "x"], "y")
+    return prepared(lambda: function(given["a"], given["x"]), array_numbers)
+
+
+def long_elements(entry: str, names: list[str]) -> Callable[[Given], Prepared]:
+    """An array made on the device, and one that the call makes there."""
+    def make(given: Given) -> Prepared:
+        from dsl.bench.peers import cupy
+        function = model(entry).function(names, "y")
+        arrays = [cupy.long(given[n], given["size"]) if n == "x" else given[n] for n in names]
+        return prepared(lambda: function(*arrays), cupy.element_numbers)
+    return make
+
+
+def long_step(given: Given) -> Prepared:
+    from dsl.bench.peers import cupy
+    function = model("linreg-gpu").function(["x", "y"], ["C", "gw", "gb"])
+    x, y = (cupy.long(given[n], given["size"]) for n in ("x", "y"))
+    return prepared(lambda: function(x, y), step_numbers)
 
 
 def memory(given: Given) -> Prepared:
@@ -185,7 +209,7 @@ def logreg100(given: Given) -> Prepared:
 
     def reset() -> None:
         m["w"], m["b"] = zero, 0.0
-    return Prepared(lambda: m.step(X=X, y=y), lambda cost: {"cost": cost, "w": m["w"], "b": m["b"]}, reset)
+    return prepared(lambda: m.step(X=X, y=y), lambda cost: {"cost": cost, "w": m["w"], "b": m["b"]}, reset)
 
 
 # ---------------------------------------------------------------- training loops
@@ -195,24 +219,24 @@ def seconds_inside(report: Any) -> float:
 
 def tutorial(given: Given) -> Prepared:
     m = model("tutorial")
-    X, Y, epochs = given["X"], given["Y"], given["epochs"]
+    X, Y, epochs = held(given["X"]), held(given["Y"]), given["epochs"]
 
     def reset() -> None:
         m["w"] = m["b"] = 0.0
-    return Prepared(lambda: m.train(epochs=epochs, X=X, Y=Y), lambda report: {"w": m["w"], "b": m["b"], "cost": report.cost},
+    return prepared(lambda: m.train(epochs=epochs, X=X, Y=Y), lambda report: {"w": m["w"], "b": m["b"], "cost": report.cost},
                     reset, seconds_inside)
 
 
 def network(entry: str) -> Callable[[Given], Prepared]:
     def make(given: Given) -> Prepared:
-        m = model(entry)
-        X, y, epochs, batch = given["X"], given["y"], given["epochs"], given["batch"]
+        m = model(entry, {"d": given["W1"].shape[0], "h": given["W1"].shape[1]})
+        X, y, epochs, batch = held(given["X"]), held(given["y"]), given["epochs"], given["batch"]
 
         def reset() -> None:
             for name in ("W1", "b1", "W2", "b2"):
                 m[name] = given[name]
-        return Prepared(lambda: m.train(epochs=epochs, batch=batch, X=X, y=y),
-                        lambda report: network_numbers(given, m["W1"], m["b1"], m["W2"], m["b2"]), reset, seconds_inside)
+        return prepared(lambda: m.train(epochs=epochs, batch=batch, X=X, y=y),
+                        lambda report: network_numbers(given, *(on_host(m[n]) for n in ("W1", "b1", "W2", "b2"))), reset, seconds_inside)
     return make
 
 
@@ -229,5 +253,7 @@ FORMS: dict[str, Callable[[Given], Prepared]] = {
     "tutorial": tutorial, "linreg": step("linreg"), "logistic": step("logistic"), "chain": chain, "axpb": axpb,
     "logreg100": logreg100, "mlp": network("mlp"), "wide": network("wide"), "memory": memory,
     "scan": scan("scan", ["y"]), "scan-grad": scan("scan-grad", ["y", "g"]),
+    "axpb-gpu": long_elements("axpb-gpu", ["a", "x"]), "chain-gpu": long_elements("chain-gpu", ["x"]), "linreg-gpu": long_step,
+    "wide-gpu": network("wide-gpu"),
 }  # fmt: skip
 TABLE = {"lr": FORMS, "lr-cold": FORMS}

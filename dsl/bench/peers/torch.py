@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dsl.bench.data import Given, array_numbers, network_numbers, step_numbers
-from dsl.bench.work import Prepared
+from dsl.bench.data import Given, array_numbers, network_numbers, places, step_numbers, whole
+from dsl.bench.work import Absent, Numbers, Prepared
 
 PLACE = {"device": "cpu", "threads": 1}
 
@@ -24,6 +24,8 @@ def configure(device: str, threads: int) -> None:
     import torch
     PLACE.update(device="cuda" if device == "cuda" else "cpu", threads=threads)
     torch.set_num_threads(threads)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Absent("PyTorch finds no GPU")
 
 
 def compiled_anew(form: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,17 +37,32 @@ def compiled_anew(form: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def tensor(array: Any, wanted: bool = False) -> Any:
-    """A NumPy array where the work is done; with a gradient if wanted."""
+    """An array where the work is done; with a gradient if wanted."""
     import torch
-    placed = torch.as_tensor(np.asarray(array)).to(PLACE["device"])
+    placed = torch.as_tensor(array if torch.is_tensor(array) else np.asarray(array)).to(PLACE["device"])
     return placed.clone().requires_grad_() if wanted else placed
 
 
-def finished(value: Any) -> Any:
-    if PLACE["device"] == "cuda":
-        import torch
-        torch.cuda.synchronize()
-    return value
+def prepared(run: Callable[[], Any], numbers: Callable[[Any], Numbers], reset: Callable[[], None] | None = None) -> Prepared:
+    """Timed by events where it runs on a GPU."""
+    return Prepared(run, numbers, reset) if PLACE["device"] != "cuda" else Prepared(run, numbers, reset, clock=clock, rest=rest)
+
+
+def clock() -> Callable[[], float]:
+    import torch
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+
+    def stop() -> float:
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+    return stop
+
+
+def rest() -> None:
+    import torch
+    torch.cuda.empty_cache()
 
 
 def host(value: Any) -> Any:
@@ -66,8 +83,8 @@ def step(name: str, compiled: bool) -> Callable[[Given], Prepared]:
             w.grad = b.grad = None
             value = cost(x, y, w, b)
             value.backward()
-            return finished((value.detach(), w.grad, b.grad))
-        return Prepared(run, lambda result: step_numbers(host(v) for v in result))
+            return value.detach(), w.grad, b.grad
+        return prepared(run, lambda result: step_numbers(host(v) for v in result))
     return make
 
 
@@ -79,7 +96,36 @@ def elements(name: str, compiled: bool) -> Callable[[Given], Prepared]:
             "chain": lambda a, x: torch.tanh(x) * torch.exp(-x * x) + torch.log1p(x * x),
             "axpb": lambda a, x: a * x + x * x}
         form = compiled_anew(forms[name]) if compiled else forms[name]
-        return Prepared(lambda: finished(form(a, x)), lambda y: array_numbers(host(y)))
+        return prepared(lambda: form(a, x), lambda y: array_numbers(host(y)))
+    return make
+
+
+def long(block: Any, size: int) -> Any:
+    """The block over and over, on the device."""
+    import torch
+    there = tensor(block)
+    made = torch.empty(size, dtype=there.dtype, device=there.device)
+
+    def fill(part: slice, count: int) -> None:
+        made[part] = there[:count]
+    whole(block, size, fill)
+    return made
+
+
+def long_step(compiled: bool) -> Callable[[Given], Prepared]:
+    def make(given: Given) -> Prepared:
+        return step("linreg", compiled)({**given, **{name: long(given[name], given["size"]) for name in ("x", "y")}})
+    return make
+
+
+def long_elements(name: str, compiled: bool) -> Callable[[Given], Prepared]:
+    def numbers(y: Any) -> Numbers:
+        import torch
+        return {"sum": float(y.sum(dtype=torch.float64)), "elements": host(y[torch.as_tensor(places(len(y)), device=y.device)])}
+
+    def make(given: Given) -> Prepared:
+        made = elements(name, compiled)({**given, "x": long(given["x"], given["size"])})
+        return prepared(made.run, numbers)
     return make
 
 
@@ -102,8 +148,8 @@ def logreg100(compiled: bool) -> Callable[[Given], Prepared]:
             value.backward()
             with torch.no_grad():
                 w.sub_(w.grad, alpha=rate), b.sub_(b.grad, alpha=rate)
-            return finished(value)
-        return Prepared(run, lambda value: {"cost": host(value), "w": host(w).copy(), "b": host(b).copy()}, reset)
+            return value
+        return prepared(run, lambda value: {"cost": host(value), "w": host(w).copy(), "b": host(b).copy()}, reset)
     return make
 
 
@@ -127,8 +173,7 @@ def tutorial(given: Given) -> Prepared:
                 with torch.no_grad():
                     w.sub_(w.grad, alpha=rate), b.sub_(b.grad, alpha=rate)
                 w.grad = b.grad = None
-        finished(None)
-    return Prepared(run, lambda _: {"w": host(w).copy(), "b": host(b).copy()}, reset)
+    return prepared(run, lambda _: {"w": host(w).copy(), "b": host(b).copy()}, reset)
 
 
 def network(given: Given) -> Prepared:
@@ -151,14 +196,15 @@ def network(given: Given) -> Prepared:
                 hidden = torch.tanh(X[start:start + batch] @ W1 + b1)
                 cross_entropy(hidden @ W2 + b2, y[start:start + batch]).backward()
                 optimiser.step()
-        finished(None)
-    return Prepared(run, lambda _: network_numbers(given, *(host(p) for p in parameters)), reset)
+    return prepared(run, lambda _: network_numbers(given, *(host(p) for p in parameters)), reset)
 
 
 TABLE: dict[str, dict[str, Callable[[Given], Prepared]]] = {
     "torch": {"tutorial": tutorial, "linreg": step("linreg", False), "memory": step("linreg", False), "logistic": step("logistic", False),
               "chain": elements("chain", False), "axpb": elements("axpb", False), "logreg100": logreg100(False), "mlp": network,
-              "wide": network},
+              "wide": network, "axpb-gpu": long_elements("axpb", False), "chain-gpu": long_elements("chain", False),
+              "linreg-gpu": long_step(False), "wide-gpu": network},
     "torch-compile": {"linreg": step("linreg", True), "memory": step("linreg", True), "logistic": step("logistic", True),
-                      "chain": elements("chain", True), "axpb": elements("axpb", True), "logreg100": logreg100(True)},
+                      "chain": elements("chain", True), "axpb": elements("axpb", True), "logreg100": logreg100(True),
+                      "axpb-gpu": long_elements("axpb", True), "chain-gpu": long_elements("chain", True), "linreg-gpu": long_step(True)},
 }
