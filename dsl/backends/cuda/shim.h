@@ -12,7 +12,7 @@
 // What UBSan finds (-fsanitize=alignment and others) is an error of the launch: the handlers are here, and no library of it is
 // loaded.  Compiled with -DLR_PREEMPT -fsanitize-coverage=trace-pc, a thread may also be put aside at the start of any basic
 // block, so that threads which touch what they should not share meet in the middle.  With -DLR_WATCH
-// -fsanitize=kernel-address every access is looked at (shim_watch.h).
+// -fsanitize=thread every access is looked at (shim_watch.h).
 #pragma once
 #include "shim_grid.h"
 
@@ -128,25 +128,23 @@ LR_HANDLER(shift_out_of_bounds, "an integer is shifted by more than it has bits,
 LR_HANDLER(out_of_bounds, "an index is beyond its array")
 
 #ifdef LR_WATCH
-#define LR_TOUCHED(size)                                                                                                        \
-    extern "C" __attribute__((visibility("hidden"))) LR_OWN void __asan_load##size##_noabort(void* at) {                        \
-        lr_shim::touched(at, size, false);                                                                                      \
-    }                                                                                                                           \
-    extern "C" __attribute__((visibility("hidden"))) LR_OWN void __asan_store##size##_noabort(void* at) {                       \
-        lr_shim::touched(at, size, true);                                                                                       \
-    }
-LR_TOUCHED(1)
-LR_TOUCHED(2)
-LR_TOUCHED(4)
-LR_TOUCHED(8)
-LR_TOUCHED(16)
-extern "C" __attribute__((visibility("hidden"))) LR_OWN void __asan_loadN_noabort(void* at, size_t size) {
+#define LR_TOUCHED(name, size, writes)                                                                                          \
+    extern "C" __attribute__((visibility("hidden"))) LR_OWN void __tsan_##name(void* at) { lr_shim::touched(at, size, writes); }
+#define LR_TOUCHED_BOTH(size)                                                                                                   \
+    LR_TOUCHED(read##size, size, false) LR_TOUCHED(write##size, size, true)                                                     \
+    LR_TOUCHED(unaligned_read##size, size, false) LR_TOUCHED(unaligned_write##size, size, true)
+LR_TOUCHED_BOTH(1)
+LR_TOUCHED_BOTH(2)
+LR_TOUCHED_BOTH(4)
+LR_TOUCHED_BOTH(8)
+LR_TOUCHED_BOTH(16)
+extern "C" __attribute__((visibility("hidden"))) LR_OWN void __tsan_read_range(void* at, size_t size) {
     lr_shim::touched(at, size, false);
 }
-extern "C" __attribute__((visibility("hidden"))) LR_OWN void __asan_storeN_noabort(void* at, size_t size) {
+extern "C" __attribute__((visibility("hidden"))) LR_OWN void __tsan_write_range(void* at, size_t size) {
     lr_shim::touched(at, size, true);
 }
-extern "C" __attribute__((visibility("hidden"))) LR_OWN void __asan_handle_no_return() {}
+extern "C" __attribute__((visibility("hidden"))) LR_OWN void __tsan_init() {}
 #endif
 
 #ifdef LR_PREEMPT

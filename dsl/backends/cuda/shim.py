@@ -38,8 +38,7 @@ FLAGS = ("-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-fvi
 C_SCALARS: dict[str, Any] = {"bool": ctypes.c_bool, "int32": ctypes.c_int32, "int64": ctypes.c_int64, "float32": ctypes.c_float,
                              "float64": ctypes.c_double}
 PREEMPTIVE = ("-DLR_PREEMPT", "-fsanitize-coverage=trace-pc")
-WATCHED = ("-DLR_WATCH", "-fsanitize=kernel-address", *(f"--param={name}=0" for name in (
-    "asan-instrumentation-with-call-threshold", "asan-stack", "asan-globals")))
+WATCHED = ("-DLR_WATCH", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0")
 HEADERS = ("shim.h", "shim_grid.h", "shim_watch.h")
 MARGIN = ALIGNED = 64
 MOST_THREADS, STACK, MOST_SHARED = 1024, 128 * 1024, 99 * 1024

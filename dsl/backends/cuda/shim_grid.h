@@ -20,7 +20,7 @@ struct lr_index { unsigned x, y, z; };
 static lr_index threadIdx, blockIdx, blockDim, gridDim;
 
 // Of functions that a thread calls while its own code is looked at and put aside.
-#define LR_OWN __attribute__((noinline, unused, no_sanitize_coverage, no_sanitize("kernel-address,undefined")))
+#define LR_OWN __attribute__((noinline, unused, no_sanitize_coverage, no_sanitize("thread,undefined")))
 
 namespace lr_shim {
 

@@ -1,6 +1,6 @@
 // Every access of a kernel is looked at (part of shim.h, in its namespace).
 //
-// g++ calls __asan_load4_noabort and the like before each access (-fsanitize=kernel-address, without a library).  An access must
+// g++ calls __tsan_read4 and the like before each access (-fsanitize=thread, without a library).  An access must
 // lie in an argument's array, in shared memory of the thread's own block, or on its stack; shared memory is written before it is
 // read.
 //
