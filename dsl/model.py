@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 ROWS = Dim.of(Size("rows"))
 Given = np.ndarray[Any, Any] | Memory
+STEPS = 1000
+"""How often `m.step` is called, for all that is known."""
 
 
 class Model:
@@ -65,7 +67,7 @@ class Model:
             raise error("E0902", "`train` takes either `epochs` or `steps`", help="m.train(epochs=100, X=xs)")
         unit: Literal["epochs", "steps"] = "epochs" if epochs is not None else "steps"
         count = as_count(unit, epochs if epochs is not None else steps)
-        receiver = self.session.compute.receiver
+        receiver = self.session.compute.gpu.receiver
         feeds = {name: as_array(name, value, receiver) for name, value in as_inputs(data, inputs).items()}
         # A plan that reads nothing of the arrays but their ranks serves every later call of the same form.
         plain = until is None and not valid and not shuffle
@@ -92,7 +94,7 @@ class Model:
         with updates): None without a cost, a dict of several."""
         feeds = as_inputs(data, inputs)
         nodes = {name: self._symbol(name).value for name in feeds}
-        receiver = self.session.compute.receiver
+        receiver = self.session.compute.gpu.receiver
         arrays = {name: as_dtype(name, value, node.dtype, receiver) if isinstance(node := nodes[name], Node) else
                   as_array(name, value, receiver) for name, value in feeds.items()}
         key = tuple(sorted((n, a.ndim) for n, a in arrays.items()))
@@ -123,7 +125,7 @@ class Model:
         if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "shared"):
             raise error("E0408", f"`{name}` is not a shared variable", help="only `shared` variables are set")
         node = symbol.value
-        array = as_dtype(name, value, node.dtype, self.session.compute.receiver)
+        array = as_dtype(name, value, node.dtype, self.session.compute.gpu.receiver)
         with self.session.compute.memory():
             own = np.array(array)[()] if not isinstance(array, Memory) else array if array.owned else array.copy()
         sizes = solve_sizes([(node, array.shape)], self.session.sizes())
@@ -198,7 +200,7 @@ class Model:
             raise
 
     def _given(self, arrays: Mapping[str, ArrayLike], prefix: str) -> _Given:
-        return _Given(self, {n: as_array(n, v, self.session.compute.receiver) for n, v in arrays.items()}, prefix)
+        return _Given(self, {n: as_array(n, v, self.session.compute.gpu.receiver) for n, v in arrays.items()}, prefix)
 
 
 class _Given:
@@ -263,7 +265,7 @@ class _Callable:
             raise error("E0902", f"{counted(len(self.inputs), 'array')} needed, not {len(arrays)}",
                         help=", ".join(leaf_name(n) for n in self.inputs))
         session = self.model.session
-        receiver = session.compute.receiver
+        receiver = session.compute.gpu.receiver
         extra: dict[LeafKey, Any] = {}
         shapes: list[tuple[int, ...]] = []
         rows: int | None = None
@@ -330,7 +332,7 @@ class _Training:
         self.model, self.driver = model, driver
 
     def __call__(self, arrays: Mapping[str, ArrayLike], count: int) -> Report:
-        receiver = self.model.session.compute.receiver
+        receiver = self.model.session.compute.gpu.receiver
         taken = [as_dtype(leaf_name(f.leaf), arrays[leaf_name(f.leaf)], f.leaf.dtype, receiver) for f in self.driver.plan.over]
         lengths = {a.shape[0] for a in taken if a.ndim and not self.driver.rows.whole}
         if len(lengths) > 1:
@@ -355,7 +357,7 @@ class _Step:
             statement = ast.Train(ast.Number(1, span=span), "steps", tuple(over), batch, False, False, (), None, (), span=span)
             plan = model._plan(statement)
             elaborator.trained -= 1
-            self.plan, self.driver = plan, Driver(model.session, plan)
+            self.plan, self.driver = plan, Driver(model.session, plan, often=STEPS)
             self.costs = {name for g in plan.groups for name in elaborator.costs_of(g.updates)}
             self.driver.prepare()
 

@@ -72,6 +72,7 @@ class Session:
         threads = threads if threads is not None else threads_wanted()
         self.profile = Profile(threads) if profile else None
         self.compute = Compute(self.elaborator.origins, self.lookup, lambda: self.elaborator.device, threads, self.profile)
+        self.compute.gpu.say = self.remark
 
     # ------------------------------------------------------------ streams
     @property
@@ -81,6 +82,11 @@ class Session:
     @property
     def stderr(self) -> IO[str]:
         return self._stderr or sys.stderr
+
+    def remark(self, line: str) -> None:
+        """Beside the results: on standard error, unless the session is quiet."""
+        if not self.quiet:
+            self.stderr.write(line + "\n")
 
     # ------------------------------------------------------------ loading
     def load(self, source: Source) -> list[program.Item]:
@@ -145,12 +151,12 @@ class Session:
     def forget(self, leaf: Node) -> None:
         """A data leaf that is not used any more."""
         self.values.pop(leaf_key(leaf), None)
-        self.compute.forget(leaf_key(leaf))
+        self.compute.gpu.forget(leaf_key(leaf))
 
     def given(self, name: str) -> Any | None:
         self.used_data.add(name)
         value = self.given_data.get(name)
-        return None if value is None else as_array(name, value, self.compute.receiver)
+        return None if value is None else as_array(name, value, self.compute.gpu.receiver)
 
     def load_path(self, path: str) -> Path:
         return Path(path) if Path(path).is_absolute() else self.base / path
@@ -221,9 +227,10 @@ class Session:
             known = self.sizes()
             if all(d.evaluate(known) is not None for d in state.leaf.shape) and self._ready(state.start):
                 try:
-                    start = self.array(state.start)
-                    self.values[leaf_key(state.leaf)] = cast(start, state.leaf.dtype) if isinstance(start, Memory) else \
-                        np.array(start, dtype=state.leaf.dtype)[()]
+                    with self.compute.memory():
+                        start = self.array(state.start)
+                        self.values[leaf_key(state.leaf)] = cast(start, state.leaf.dtype) if isinstance(start, Memory) else \
+                            np.array(start, dtype=state.leaf.dtype)[()]
                 except LrError as problem:
                     raise problem.placed(state.span) from None
             else:

@@ -53,7 +53,7 @@ class Gpu:
         self.launches: list[tuple[str, int, bool]] = []
         """Name, stream, and whether all blocks ran together, of every launch."""
         self.given: set[int] = set()
-        """Addresses that kernels and products were given."""
+        """Addresses that kernels and products were given, as arguments or in tables."""
         self.synchronised: list[int] = []
         self.numbers = 0
 
@@ -297,6 +297,8 @@ class ndarray:
             raise ValueError(f"{arr.dtype}{arr.shape} does not fit {self.dtype}{self.shape}")
         _begin()
         gpu.copies.append(("up", arr.nbytes))
+        if arr.dtype.kind in "iu" and arr.itemsize == 8:
+            gpu.given.update(n for n in arr.ravel().tolist() if gpu.holds(n, 1))
         self.elements[...] = arr
 
     def copy(self, order="C"):

@@ -14,7 +14,7 @@ import dsl
 from dsl.backends.cuda.memory import in_words
 from dsl.errors import Interrupted, LrError
 from tests import stand_in_cupy
-from tests.test_cuda_source import needs
+from tests.needs import needs
 from tests.test_device import TRAINING
 
 LINE = """
@@ -27,8 +27,8 @@ update w <- w - 0.1 * gw
 update b <- b - 0.1 * gb
 let y = 2 * X + 1
 """
-SMALL = 64
-"""Bytes that may cross for marks of faults, sums and counts in one call."""
+SMALL = 400
+"""Bytes that may cross for addresses, marks of faults, sums and counts in one copy; arrays here are larger."""
 
 
 @pytest.fixture
@@ -74,7 +74,12 @@ class Tensor:
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
 
-def rows(count=40, width=3):
+def large(gpu):
+    """What crossed between the host and the GPU, but for trifles."""
+    return [(way, size) for way, size in gpu.copies if way != "across" and size > SMALL]
+
+
+def rows(count=40, width=60):
     return np.random.default_rng(1).normal(size=(count, width))
 
 
@@ -88,14 +93,14 @@ def test_a_function_takes_and_gives_arrays_where_they_lie(gpu, cupy):
     gpu.given.clear()
     y, C, gw = f(X, t)
     assert {X.data.ptr, t.data.ptr, y.data.ptr} <= gpu.given
-    assert all(type(v) is cupy.ndarray for v in (y, C, gw)) and C.shape == () and gw.shape == (3,)
-    assert gpu.copied("up") + gpu.copied("down") <= SMALL and not gpu.copied("across")
+    assert all(type(v) is cupy.ndarray for v in (y, C, gw)) and C.shape == () and gw.shape == (60,)
+    assert not large(gpu) and not gpu.copied("across")
     here = dsl.compile(LINE, device="numpy").function(["X", "t"], ["y", "C", "gw"])(rows(), rows()[:, 0])
     for there, wanted in zip((y, C, gw), here, strict=True):
         np.testing.assert_allclose(there.get(), wanted, rtol=1e-12)
     gpu.copies.clear()
     assert np.array_equal(m.function(["X"], "y")(y).get(), 2 * y.get() + 1), "a result goes in again"
-    assert gpu.copied("up") <= SMALL
+    assert not [size for way, size in gpu.copies if way == "up" and size > SMALL]
 
 
 def test_numpy_in_gives_numpy_out(gpu):
@@ -120,7 +125,7 @@ def test_what_does_not_fit_is_copied_on_the_gpu(gpu, cupy):
         gpu.copies.clear()
         gpu.given.clear()
         assert np.array_equal(f(given).get(), given.get() + 1.0)
-        assert given.data.ptr not in gpu.given and gpu.copied("across") == given.nbytes and gpu.copied("up") <= SMALL
+        assert given.data.ptr not in gpu.given and gpu.copied("across") == given.nbytes and not large(gpu)
     assert np.array_equal(f(cupy.asarray(np.arange(4)).astype(np.int64)).get(), [1, 2, 3, 4]), "integers come by the host"
     assert f(cupy.empty(0)).shape == (0,)
 
@@ -150,7 +155,7 @@ def test_other_libraries_arrays_are_taken_where_they_lie(gpu, cupy):
             gpu.copies.clear()
             found = f(kind(memory, producer))
             assert np.array_equal(found.get(), 2 * np.arange(32.0)), "what the producer had queued was done first"
-            assert memory.ctypes.data in gpu.given and gpu.copied("up") <= SMALL
+            assert memory.ctypes.data in gpu.given
 
 
 def test_dlpack_is_asked_with_the_current_stream(gpu, cupy):
@@ -223,10 +228,10 @@ def test_dlpack_of_the_host_is_read_without_a_copy(where):
 def test_data_is_used_where_it_lies(gpu, cupy):
     A = cupy.asarray(rows())
     gpu.copies.clear()
-    m = dsl.compile("data A = ones(40, 3)\ndata B = A + 1\nlet s = sum(A, axis = 0)\nprint s", device="cuda", data={"A": A})
-    assert gpu.copied("up") + gpu.copied("down") <= SMALL and A.data.ptr in gpu.given
+    m = dsl.compile("data A = ones(40, 60)\ndata B = A + 1\nlet s = sum(A, axis = 0)\nprint s", device="cuda", data={"A": A})
+    assert not large(gpu) and A.data.ptr in gpu.given
     assert type(m["A"]) is np.ndarray and np.array_equal(m["A"], rows()) and np.array_equal(m["B"], rows() + 1)
-    single = dsl.compile("data A = ones(40, 3)", device="cuda", precision="float32", data={"A": A})
+    single = dsl.compile("data A = ones(40, 60)", device="cuda", precision="float32", data={"A": A})
     assert np.array_equal(single["A"], rows().astype(np.float32))
 
 
@@ -234,40 +239,42 @@ def test_data_of_a_script_goes_there_once(gpu, tmp_path):
     np.save(tmp_path / "a.npy", rows(100))
     m = dsl.compile('data A = npy("a.npy")\nmatrix X[n, d]\nvector v[d]\nlet s = A @ v', device="cuda", path=tmp_path / "x.lr")
     f = m.function(["v"], "s")
-    f([1.0, 2.0, 3.0])
+    v = np.ones(60)
+    f(v)
     gpu.copies.clear()
     for _ in range(3):
-        f([1.0, 2.0, 3.0])
-    assert gpu.copied("up") <= 3 * (24 + SMALL), "the vector only"
+        f(v)
+    assert [c for c in large(gpu) if c[0] == "up"] == [("up", v.nbytes)] * 3, "the vector only"
 
 
 def test_state_stays_there(gpu, cupy):
-    m, n = (dsl.compile(TRAINING.replace("6 epochs", "300 epochs"), device=d, seed=5) for d in ("cuda", "numpy"))
-    m.train(epochs=1, X=rows(), t=rows()[:, 0])
+    text = LINE.partition("grad")[0] + "minimize C wrt all using adam(rate = 0.05)\n"
+    m, n = (dsl.compile(text, device=d) for d in ("cuda", "numpy"))
+    m.train(epochs=1, batch=10, X=rows(), t=rows()[:, 0])
     X, t = cupy.asarray(rows()), cupy.asarray(rows()[:, 0].copy())
     gpu.copies.clear()
-    m.train(epochs=3, X=X, t=t)
-    assert not [size for way, size in gpu.copies if way != "across" and size > SMALL]
-    n.train(epochs=1, X=rows(), t=rows()[:, 0])
-    n.train(epochs=3, X=rows(), t=rows()[:, 0])
-    np.testing.assert_allclose(m["w"], n["w"], rtol=1e-9)
+    m.train(epochs=3, batch=10, X=X, t=t)
+    assert not large(gpu)
+    n.train(epochs=1, batch=10, X=rows(), t=rows()[:, 0])
+    n.train(epochs=3, batch=10, X=rows(), t=rows()[:, 0])
+    np.testing.assert_allclose(m["w"], n["w"], rtol=1e-9, atol=1e-12)
 
 
 def test_steps_and_setting(gpu, cupy):
     m, n = (dsl.compile(LINE, device=d) for d in ("cuda", "numpy"))
-    X, t, w = cupy.asarray(rows()), cupy.asarray(rows()[:, 0].copy()), cupy.asarray(np.array([1.0, 2.0, 3.0]))
-    m["w"], n["w"] = w, [1.0, 2.0, 3.0]
+    X, t, w = cupy.asarray(rows()), cupy.asarray(rows()[:, 0].copy()), cupy.asarray(np.arange(60.0))
+    m["w"], n["w"] = w, np.arange(60.0)
     m["b"] = cupy.asarray(np.array(0.5))
     n["b"] = 0.5
     w.fill(9)
     for _ in range(3):
         there, here = m.step(X=X, t=t), n.step(X=rows(), t=rows()[:, 0])
-        assert isinstance(there, float) and abs(there - here) < 1e-12
+        assert isinstance(there, float) and abs(there - here) < 1e-9 * here
     np.testing.assert_allclose(m["w"], n["w"], rtol=1e-12)
-    assert w.get().tolist() == [9, 9, 9], "the caller's array is left alone"
+    assert w.get().tolist() == [9] * 60, "the caller's array is left alone"
     gpu.copies.clear()
     m.step(X=X, t=t)
-    assert not [size for way, size in gpu.copies if way != "across" and size > SMALL]
+    assert not large(gpu)
 
 
 def test_every_print_and_valid(gpu, capsys):
@@ -369,4 +376,4 @@ def test_ctrl_c_in_a_training(gpu, monkeypatch):
     assert 0 < steps < 100_000_000 and f"after step {steps}" in caught.value.message
     n = dsl.compile(LINE, device="numpy")
     n.train(epochs=steps, X=rows(), t=rows()[:, 0])
-    np.testing.assert_allclose(m["w"], n["w"], rtol=1e-9)
+    np.testing.assert_allclose(m["w"], n["w"], rtol=1e-9, atol=1e-12)

@@ -15,6 +15,7 @@ from dsl.backends.cuda.arrays import cast
 from dsl.backends.cuda.memory import Memory, on_host
 from dsl.ir.types import DType
 from dsl.loops.cost import operations
+from dsl.loops.ir import Program
 from dsl.loops.train import Feeds, GroupGraphs, Mode
 from dsl.ops.leaves import STEP, TRAINING
 from dsl.runtime.compute import Compute, LeafKey
@@ -38,6 +39,11 @@ class Steps(Protocol):
     weight: float
 
     @property
+    def wanted(self) -> int:
+        """Steps that may be made in all."""
+        ...
+
+    @property
     def made(self) -> int:
         """Steps made in this `train`."""
         ...
@@ -51,6 +57,8 @@ SECONDS = 0.05
 """How long a burst is to take: so often progress is shown and Ctrl-C is heard."""
 FIRST = 20_000_000
 """Scalar operations of the first burst, whose speed is not known yet."""
+PYTHON = "<python>"
+"""The source of statements that are made in Python."""
 FIRST_LAUNCHED = 8
 """Steps of the first burst where the host launches each kernel: what that takes does not follow from the operations."""
 
@@ -78,7 +86,7 @@ class Bursts:
         self.driver = driver
         compute, functions = driver.compute, driver.functions
         feeds, self.used = feeds_of(driver.rows, functions, driver.rows.known())
-        self.made, self.native = compute.training(graphs_of(functions), feeds, driver.plan.span)
+        self.made, self.native = compute.training(graphs_of(functions), feeds, driver.plan.span, self.pays)
         self.keep: Callable[[Any], Any] | None = getattr(self.native, "keep", None)
         """Copies an array to where the program runs, if that is not here."""
         self.watched = [(f, i) for f in functions for i in range(f.first)]
@@ -104,18 +112,17 @@ class Bursts:
         """The state, the data and whatever else does not change, as the driver has them now."""
         driver, rows = self.driver, self.driver.rows
         if self.keep:
-            driver.compute.follow()
+            driver.compute.gpu.follow()
         before = zip([driver.current[p] for p in self.places], self.made.state, strict=True)
         if self.keep:
             self.state: list[Any] = [self.there(v, n.dtype) for v, n in before]
             self.shared = [isinstance(driver.current[p], Memory) for p in self.places]
         else:
             self.state = [np.array(v, dtype=n.dtype, order="C") for v, n in before]
-        self.data = [self.there(rows.arrays[i], n.dtype) for i, n in zip(self.used, self.feeds.rows, strict=True)]
+        self.data = [self.there(rows.arrays[i], n.dtype, rows.sources[i]) for i, n in zip(self.used, self.feeds.rows, strict=True)]
         if self.fixed_arrays or self.fixed_scalars:
             known = {**driver.values, **{k: v for f in driver.functions for k, v in zip(f.others, f.rest, strict=True)}}
-            self.fixed = [self.there(driver.compute.kept(key, known[key], n.dtype), n.dtype)
-                          for key, n in zip(self.fixed_arrays, self.made.fixed_arrays, strict=True)]
+            self.fixed = [self.there(known[key], n.dtype, key) for key, n in zip(self.fixed_arrays, self.made.fixed_arrays, strict=True)]
             self.scalars = [on_host(known[key]) for key in self.fixed_scalars]
         self.known = self.sizes(rows)
         short = rows.stop % rows.size or rows.size
@@ -131,10 +138,20 @@ class Bursts:
             self.order = self.there(rows.order(driver.made // rows.steps_an_epoch), "int64") if driver.made % rows.steps_an_epoch else \
                 room((rows.total,), "int64")
 
-    def there(self, value: Any, dtype: DType) -> Any:
-        """An array where the program runs; it may be the one given."""
+    def pays(self, made: Program) -> bool:
+        """Whether `auto` makes the steps on the GPU."""
+        driver = self.driver
+        span = driver.plan.span
+        what = f"`{span.text}`" if span.source.name == PYTHON else f"`train` in line {span.line}"
+        arrays = [*driver.rows.arrays, *driver.current]
+        return driver.compute.gpu.pays(made, self.sizes(driver.rows), arrays, what, driver.wanted)
+
+    def there(self, value: Any, dtype: DType, key: LeafKey | None = None) -> Any:
+        """An array where the program runs; it may be the one given.  On a GPU that of a `key` is there for the next `train` too."""
         if isinstance(value, Memory) and self.keep:
             return cast(value, dtype)
+        if self.keep and key is not None and np.ndim(value):
+            return self.driver.compute.gpu.kept(key, value, dtype)
         array = np.ascontiguousarray(value, dtype=dtype)
         return self.keep(array.reshape(np.shape(value))) if self.keep else array
 
@@ -144,7 +161,7 @@ class Bursts:
         began = time.perf_counter()
         self.take_sums()
         if self.keep:
-            driver.compute.follow()
+            driver.compute.gpu.follow()
             self.state = [v.copy() if shared else v for v, shared in zip(self.state, self.shared, strict=True)]
             self.shared = [False] * len(self.state)
         epoch, place = divmod(first, rows.steps_an_epoch)

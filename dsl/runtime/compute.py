@@ -10,25 +10,25 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from dsl.backends.base import FaultAt
-from dsl.backends.cuda.arrays import cast
-from dsl.backends.cuda.memory import Memory, Uploads, on_host
+from dsl.backends.cuda.memory import Memory, on_host
 from dsl.backends.native import NativeBackend, NativeExecutable, Runnable, cuda, llvm
 from dsl.backends.numpy import NumpyBackend, NumpyExecutable
 from dsl.errors import LrError, Span, error
 from dsl.ir.node import Node, Origins, everything, requirements, topological
-from dsl.ir.types import Dim, DType, Requirement, Shape, shape_text
+from dsl.ir.types import Dim, Requirement, Shape, shape_text
 from dsl.loops import ir
 from dsl.loops.train import Feeds, GroupGraphs, TrainProgram, train_program
 from dsl.ops.leaves import leaf_name
 from dsl.pipeline import Options, prepare
 from dsl.runtime.arguments import out_of_memory
+from dsl.runtime.gpu import Gpu
+from dsl.runtime.placement import CALLS
 from dsl.syntax.binding import leaf_key, solve_linear
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Compiled:
     lengths: dict[Dim, Node]
     names: set[str]
     checked: dict[str, int] | None = None
+    placed: tuple[Any, bool] | None = None
+    """Of `auto`: sizes and which arrays are on the GPU, and whether it runs there then."""
 
     @property
     def reference(self) -> NumpyExecutable:
@@ -68,15 +70,15 @@ class Compute:
     """Compiles and runs graphs; `lookup` gives the value of a leaf, `device` where they run.
 
     `cpu` and `cuda` compile every graph, `numpy` none; `auto` those that are run again and again or that have many elements, for
-    the CPU.  `threads` is how many native code may use, `profile` watches it."""
+    the CPU or, where that pays, for a GPU.  `threads` is how many native code may use, `profile` watches it."""
 
     def __init__(self, origins: Origins, lookup: Callable[[Node], Any], device: Callable[[], str] = lambda: "numpy",
                  threads: int | None = None, profile: Profile | None = None) -> None:
         self.origins, self.lookup, self.device, self.threads, self.profile = origins, lookup, device, threads, profile
-        self.cache: dict[tuple[str, tuple[Node, ...]], Compiled] = {}
+        self.cache: dict[tuple[bool | str, tuple[Node, ...]], Compiled] = {}
         self.reference, self.native = NumpyBackend(), NativeBackend(self.runnable, lambda: self.device() != "cuda")
-        self.uploads = Uploads()
-        self.stream: Any = None
+        self.graphics = NativeBackend(self.launched, lambda: False)
+        self.gpu = Gpu(device, threads, profile is None)
         self.loops: dict[Any, tuple[TrainProgram, Runnable]] = {}
         self.compilations = 0
         self.lock, self.training_lock = RLock(), RLock()         # threads that use one model take turns
@@ -86,43 +88,14 @@ class Compute:
     def runnable(self, made: ir.Program) -> Runnable:
         """A loop program compiled for the device."""
         if self.device() == "cuda":
-            if self.profile is not None:
-                self.profile.launched += 1
-            return cuda(made, self.gpu)
+            return self.launched(made)
         return llvm(made, self.threads) if self.profile is None else self.profile.compiler(made)
 
-    # ------------------------------------------------------------ what lies on a device
-    @cached_property
-    def gpu(self) -> Any:
-        """What launches on the GPU; one for all programs."""
-        from dsl.backends.cuda import device
-        return device.CupyLauncher()
-
-    @property
-    def receiver(self) -> Any:
-        """What takes arrays that callers have on a GPU: None where they are copied to the host."""
-        return self.gpu if self.device() == "cuda" else None
-
-    def follow(self) -> None:
-        """CuPy's current stream, on which everything runs, comes after the one that was current before."""
-        cupy = getattr(self.receiver, "cupy", None)
-        if cupy is not None:
-            stream, before = cupy.cuda.get_current_stream(), self.stream
-            if before is not None and before.ptr != stream.ptr:
-                stream.wait_event(before.record())
-            self.stream = stream
-
-    def kept(self, key: LeafKey, value: Any, dtype: DType) -> Any:
-        """An array as it is used where native code runs: on the GPU, and copied there once however often it is used."""
-        if self.receiver is None or not np.ndim(value):
-            return on_host(value)
-        if isinstance(value, Memory):
-            return cast(value, dtype)
-        return self.uploads.taken(self.receiver, key, value, dtype)
-
-    def forget(self, key: LeafKey) -> None:
-        """An array is not needed any more."""
-        self.uploads.found.pop(key, None)
+    def launched(self, made: ir.Program) -> Runnable:
+        """A loop program compiled for the GPU."""
+        if self.profile is not None:
+            self.profile.launched += 1
+        return cuda(made, self.gpu.launcher)
 
     @contextmanager
     def memory(self) -> Iterator[None]:
@@ -132,8 +105,9 @@ class Compute:
         except MemoryError as problem:
             raise self.explained(problem) from None
 
-    def compile(self, roots: Sequence[Node], native: bool = False) -> Compiled:
-        key = "native" if native else "", tuple(roots)
+    def compile(self, roots: Sequence[Node], native: bool | Literal["gpu"] = False) -> Compiled:
+        """For the reference, as native code of the device, or for the GPU that `auto` has chosen."""
+        key = native, tuple(roots)
         found = self.cache.pop(key, None)
         if found is not None:
             self.cache[key] = found                              # the latest stand last
@@ -141,9 +115,9 @@ class Compute:
             while len(self.cache) >= KEPT:
                 self.cache.pop(next(iter(self.cache)), None)
             self.compilations += 1
-            before = self.cache.get(("" if native else "native", key[1]))
+            before = self.cache.get((not native, key[1]))
             ready = before.ready if before else prepare(roots, Options(self.exact, self.stable, self.check, None, self.origins))
-            executable = (self.native if native else self.reference).compile(ready)
+            executable = (self.graphics if native == "gpu" else self.native if native else self.reference).compile(ready)
             if self.profile is not None and isinstance(executable, NativeExecutable):
                 self.profile.name(self.origins.span(roots[0]))
             order = everything(roots)
@@ -154,15 +128,21 @@ class Compute:
             found = self.cache[key] = Compiled(executable, ready, [leaf_key(n) for n in executable.leaves], needs, lengths, names)
         return found
 
-    def training(self, groups: tuple[GroupGraphs, ...], feeds: Feeds, place: Span | None = None) -> tuple[TrainProgram, Runnable]:
-        """The training loop of the statement at `place`, compiled once.  Raises `NotNative`."""
+    def training(self, groups: tuple[GroupGraphs, ...], feeds: Feeds, place: Span | None = None,
+                 gpu: Callable[[ir.Program], bool] = lambda program: False) -> tuple[TrainProgram, Runnable]:
+        """The training loop of the statement at `place`, compiled once: for the device, or for the GPU if `gpu` says so of the program
+        for the CPU.  Raises `NotNative`."""
         key = tuple((g.watched, g.costs, g.values, g.targets) for g in groups), \
             (feeds.mode, feeds.rows, feeds.schedules, feeds.shuffle, feeds.ragged)
         found = self.loops.get(key)
         if found is None:
             self.compilations += 1
-            made = train_program(groups, feeds, origins=self.origins, tiles=self.native.tiles())
-            found = self.loops[key] = made, self.native.compiler(made.program)
+            backend = self.native
+            made = train_program(groups, feeds, origins=self.origins, tiles=backend.tiles())
+            if gpu(made.program):
+                backend = self.graphics
+                made = train_program(groups, feeds, origins=self.origins, tiles=backend.tiles())
+            found = self.loops[key] = made, backend.compiler(made.program)
             if self.profile is not None:
                 self.profile.name(place)
         return found
@@ -180,15 +160,35 @@ class Compute:
             compiled = self.compile(roots, native=True)
             compiled.checked = dict(sizes)
         given = extra or {}
+        if device == "auto" and self.gpu.here and isinstance(compiled.executable, NativeExecutable):
+            compiled = self.placed(compiled, compiled.executable, roots, sizes, given, again)
         leaves = zip(compiled.keys, compiled.executable.leaves, strict=True)
         if isinstance(compiled.executable, NativeExecutable) and compiled.executable.away:
-            self.follow()
+            self.gpu.follow()
             with self.memory():
-                values = [given[key] if key in given else self.kept(key, self.lookup(leaf), leaf.dtype) for key, leaf in leaves]
+                values = [given[key] if key in given else self.gpu.kept(key, self.lookup(leaf), leaf.dtype) for key, leaf in leaves]
         else:
             values = [given[key] if key in given else self.lookup(leaf) for key, leaf in leaves]
+            if self.gpu.in_use:                                  # some may be there
+                values = list(map(on_host, values))
         results = list(self.run(compiled, values, sizes))
         return [np.array(v) for v in results] if again and isinstance(compiled.executable, NumpyExecutable) else results
+
+    def placed(self, compiled: Compiled, executable: NativeExecutable, roots: Sequence[Node], sizes: Mapping[str, int],
+               given: Mapping[LeafKey, Any], again: bool) -> Compiled:
+        """The graphs compiled for where `auto` runs them: the CPU, for which they are compiled, or the GPU."""
+        arrays = [given[key] if key in given else self.lookup(leaf)
+                  for key, leaf in zip(compiled.keys, executable.leaves, strict=True) if leaf.rank]
+        state = dict(sizes), [isinstance(a, Memory) for a in arrays]
+        if compiled.placed is None or compiled.placed[0] != state:
+            results = sum(math.prod(d.evaluate(sizes) or 0 for d in r.shape) * np.dtype(r.dtype).itemsize for r in compiled.ready)
+            calls, back = (CALLS, results) if again else (1, 0)
+            compiled.placed = state, self.gpu.pays(executable.program, sizes, arrays, calls=calls, back=back)
+        if not compiled.placed[1]:
+            return compiled
+        there = self.compile(roots, native="gpu")
+        there.checked = dict(sizes)
+        return there
 
     def run(self, compiled: Compiled, values: Sequence[Any], sizes: Mapping[str, int]) -> tuple[Any, ...]:
         try:
@@ -196,7 +196,7 @@ class Compute:
                 return compiled.executable.run(values, sizes)
             with self.lock, np.errstate(all="ignore"):           # the reference holds its sizes: one thread at a time
                 compiled.executable.set_sizes(sizes)
-                return compiled.executable.run(list(map(on_host, values)))
+                return compiled.executable.run(values)
         except (FaultAt, MemoryError) as problem:
             raise self.explained(problem) from None
 

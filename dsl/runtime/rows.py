@@ -58,7 +58,9 @@ class Rows(Reading):
 
     def hold(self, arrays: Sequence[Any]) -> None:
         """These arrays from now on; they may lie on a GPU."""
-        self.arrays = [a if isinstance(a, Memory) else a[()] for a in arrays] if self.whole else list(arrays)
+        self.arrays = [a if isinstance(a, Memory) or a.ndim else a[()] for a in arrays] if self.whole else list(arrays)
+        self.sources: list[LeafKey | None] = [None] * len(arrays)
+        """Of which leaf of the session each is the value."""
         self.fetched: list[Any] | None = None
         self.total = 1 if self.whole else arrays[0].shape[0] if arrays[0].ndim else 1
         self.stop = self.total - self.total % self.size if self.plan.drop_last else self.total

@@ -111,11 +111,12 @@ class Pace:
 
 # ---------------------------------------------------------------- the driver
 class Driver:
-    """One run of a `train` statement."""
+    """One run of a `train` statement; `often`: how often it may be run again."""
 
-    def __init__(self, state: State, plan: program.Train) -> None:
+    def __init__(self, state: State, plan: program.Train, often: int = 1) -> None:
         self.state, self.plan = state, plan
         self.compute, self.values = state.compute, state.values
+        self.often = often
         self.steps_elsewhere = 0
         """Steps made before this run that its reports count on from (`m.step` makes one at a time)."""
         self.report = Report()
@@ -133,6 +134,10 @@ class Driver:
     def made_before(self) -> int:
         return self.state.steps_before
 
+    @property
+    def wanted(self) -> int:
+        return self.often * self.count * (self.rows.steps_an_epoch if self.plan.unit == "epochs" else 1)
+
     # ------------------------------------------------------------ set up
     def prepare(self) -> None:
         """Data, sizes, state and compiled functions; nothing is trained yet."""
@@ -140,6 +145,7 @@ class Driver:
         arrays = [self.laid(f.value) for f in plan.over]
         batch = int(state.array(plan.batch)) if plan.batch is not None else 1
         self.rows = rows = Rows(plan, arrays, batch, state.sizes)
+        rows.sources = [leaf_key(f.value) if is_leaf(f.value) else None for f in plan.over]
         self.count = int(state.array(plan.count))
         self.check_numbers()
         rows.sizes(min(rows.size, rows.total))
@@ -176,10 +182,9 @@ class Driver:
         self.away = True
 
     def laid(self, node: Node) -> Any:
-        """The array of a term; on the GPU if steps are made there, and there for the next `train` too if it is data of the script."""
+        """The array of a term, which may lie on a GPU."""
         value = self.state.array(node)
-        found = self.compute.kept(leaf_key(node), value, node.dtype) if is_leaf(node) else value
-        return found if isinstance(found, Memory) else np.asarray(found)
+        return value if isinstance(value, Memory) else np.asarray(value)
 
     def fetch(self) -> None:
         """The reference is to make a step: what it takes lies on the host."""
@@ -204,6 +209,8 @@ class Driver:
         self.held_out: HeldOut | None = None
         if plan.valid:
             arrays = [self.laid(f.value) for f in plan.valid]
+            if self.bursts is not None and self.bursts.keep:
+                arrays = [self.bursts.there(a, f.value.dtype) if a.ndim else a for a, f in zip(arrays, plan.valid, strict=True)]
             self.held_out = held_out = HeldOut(plan.valid, arrays, self.state.sizes())
             self.valid_nodes = list(plan.watched.values())
             if held_out.mapped:

@@ -9,7 +9,6 @@ denormal numbers of float32 to zero.
 """
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -19,6 +18,7 @@ import numpy as np
 
 from dsl.backends.cuda.choice import H200, Figures
 from dsl.backends.cuda.launch import Argument, Array, Place
+from dsl.backends.cuda.presence import problem
 from dsl.backends.cuda.source import Function
 from dsl.backends.llvm.cache import private, read, write
 from dsl.ir.types import DType
@@ -30,14 +30,7 @@ BLOCKS_OF_A_PROCESSOR = 16
 
 def absent() -> tuple[str, str] | None:
     """What keeps a CUDA device from being used, and what to do about it; None if one is there.  Imports CuPy if it is installed."""
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed", "`pip install \"lr-lang[cuda12]\"` (or `[cuda13]`, as the driver's version is)"
-    try:
-        import cupy
-        count = int(cupy.cuda.runtime.getDeviceCount())
-    except Exception as problem:                     # without a driver CuPy says so in several ways
-        return f"CuPy finds no GPU ({str(problem).partition(chr(10))[0]})", "it needs an NVIDIA GPU and its driver (see `nvidia-smi`)"
-    return None if count else ("CuPy finds no GPU", "it needs an NVIDIA GPU that this process may see (`CUDA_VISIBLE_DEVICES`)")
+    return problem()
 
 
 class Kernel:
