@@ -476,7 +476,8 @@ _entry("E0708", "`iterate` did not come to an end",
        "After `max` turns the condition still held. Allow more turns, or check that the condition can be reached from the start.",
        "print iterate(v = 1.0 while v < 100 max 5: v * 2)", "print iterate(v = 1.0 while v < 100 max 10: v * 2)")
 _entry("E0710", "not enough memory",
-       "The arrays of one step do not fit. Take fewer rows at a time, or `precision float32`.")
+       """The arrays of one step do not fit. Take fewer rows at a time, or `precision float32`. On a GPU the message says how much was asked
+       for, how much `lr` holds there and how much is free (other programs may hold the rest). The session goes on.""")
 _entry("E0720", "training diverged",
        """A cost or variable became nan, or went from finite to infinite. The state is that of the step before, and the place
        shown is the term that first was not finite.""",

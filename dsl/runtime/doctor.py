@@ -11,6 +11,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
+from dsl.backends.cuda.memory import in_words
 from dsl.backends.cuda.nvrtc import PACKAGE
 from dsl.errors import LrError
 from dsl.runtime.columns import counted
@@ -26,13 +27,14 @@ EXTRAS = {"matplotlib": "plot", "uniplot": "plot", "pyarrow": "data", "cupy": "c
 
 
 def version_of(package: str) -> str | None:
-    """The installed version; CuPy goes by several distribution names."""
-    for name in (package, "cupy-cuda12x", "cupy-cuda13x") if package == "cupy" else (package,):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    """The installed version; CuPy goes by several distribution names, and none but one of them should be installed."""
+    if package == "cupy":
+        from dsl.backends.cuda.presence import packages
+        return ", ".join(p.rpartition(" ")[2] for p in packages()) or None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def examine() -> dict[str, Any]:
@@ -78,12 +80,20 @@ def vector_bits(features: list[str]) -> int | None:
 
 
 def cuda() -> dict[str, Any]:
-    """Whether a GPU could be used, and what is in the way."""
-    from dsl.backends.cuda.device import absent
-    missing = absent()
-    if missing is None:
-        return {"works": True, "why": "NVRTC and CuPy; each kernel is launched from Python"}
-    return {"works": False, "why": f"{missing[0]}: {missing[1]}"}
+    """Whether a GPU can be used, what is in the way, and what could be better."""
+    from dsl.backends.cuda import device, presence
+    driver = presence.driver_version()
+    missing = device.absent() or presence.trial()
+    found: dict[str, Any] = {"works": missing is None, "driver": presence.dotted(driver) if driver else None, "remarks": presence.remarks()}
+    if missing is not None:
+        return {**found, "why": f"{missing[0]}: {missing[1]}"}
+    import cupy
+    current = cupy.cuda.Device()
+    properties = cupy.cuda.runtime.getDeviceProperties(current.id)
+    _, total = cupy.cuda.runtime.memGetInfo()
+    name, number = properties["name"].decode(), current.compute_capability
+    return {**found, "why": f"{name} (compute capability {number[:-1]}.{number[-1:]}, {in_words(int(total))}), "
+                            f"through CuPy {version_of('cupy') or cupy.__version__}"}
 
 
 def cuda_tools() -> dict[str, str | None]:
@@ -106,6 +116,7 @@ def render(findings: dict[str, Any]) -> str:
     lines += ["", "devices"]
     lines.extend(f"  {name:<15} {'works' if found['works'] else 'not used':<12} {found['why']}"
                  for name, found in findings["devices"].items())
+    lines.extend(f"  {'':<15} {'':<12} {remark}" for remark in findings["devices"]["cuda"]["remarks"])
     if native["llvm"] is not None:
         cache, width = native["cache"], native["vector bits"]
         kept = f"{counted(cache['files'], 'file')}, {cache['bytes'] / 2 ** 20:.1f} of at most {cache['most bytes'] >> 20} MiB" \
@@ -114,7 +125,10 @@ def render(findings: dict[str, Any]) -> str:
                   f"  {'processor':<15} {native['processor']}" + (f", vectors of {width} bits" if width else ""),
                   f"  {'threads':<15} {native['threads']} ({native['threads by']})",
                   f"  {'cache':<15} {cache['directory']} ({kept})"]
-    wanted = {"nvrtc": f"missing; pip install {PACKAGE} (compiles CUDA C without a GPU, for the tests)",
+    wanted = {"driver": "missing (for an NVIDIA GPU)",
+              "nvrtc": f"missing; pip install {PACKAGE} (compiles CUDA C without a GPU, for the tests)",
               "cupy": "missing (launches kernels on a GPU)", "g++": "missing (runs kernels on the CPU, for the tests)"}
+    known = findings["devices"]["cuda"]["driver"]
+    tools = {"driver": f"for CUDA {known}" if known else None, **tools}
     lines += ["", "CUDA C", *(f"  {tool:<15} {tools[tool] or advice}" for tool, advice in wanted.items())]
     return "\n".join(lines)

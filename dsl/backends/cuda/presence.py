@@ -21,6 +21,10 @@ Problem = tuple[str, str]
 PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-cuda14x", "cupy-rocm-4-3", "cupy-rocm-5-0", "cupy-rocm-7-0")
 OLDEST, OLDEST_OF_13 = 60, 75
 """Compute capabilities: below the first no kernel of ours runs, below the second CUDA 13 compiles for none."""
+NO_HEADERS = ("cannot open source file", "could not open source file", "CUDA headers", "CUDA_PATH", "CUDA root directory")
+"""What NVRTC and CuPy say, depending on their versions, where CUDA's headers are missing."""
+LONGEST = 120
+"""Characters of another library's message that are shown."""
 DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/usr/lib/wsl/lib/libcuda.so.1")
 
 
@@ -73,6 +77,8 @@ def problem() -> Problem | None:
     """The first thing that keeps a GPU from being used; None if one can be."""
     driver = driver_version()
     if importlib.util.find_spec("cupy") is None:
+        if driver is None and not driver_here():
+            return "CuPy is not installed, and there is no NVIDIA driver", f"an NVIDIA GPU and its driver, then {to_install(driver)}"
         return "CuPy is not installed", to_install(driver)
     installed = packages()
     if len(installed) > 1:
@@ -99,7 +105,8 @@ def name_of(installed: list[str]) -> str:
 
 
 def first_line(trouble: Exception) -> str:
-    return str(trouble).strip().partition("\n")[0] or type(trouble).__name__
+    text = str(trouble).strip().partition("\n")[0] or type(trouble).__name__
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
 def without_devices() -> Problem:
@@ -163,8 +170,7 @@ def trial() -> Problem | None:
     try:
         found = cupy.asnumpy(cupy.asarray([1.0, 2.0]) + 1.0).tolist()
     except Exception as trouble:
-        text = str(trouble)
-        if "cannot open source file" in text or "headers" in text.lower() or "could not open" in text:
+        if any(words in str(trouble) for words in NO_HEADERS):
             return "CUDA's headers are missing, which kernels of CuPy include", f"`pip install \"{package}[ctk]\"`"
         return f"a kernel does not run ({first_line(trouble)})", "see `nvidia-smi`, and whether other programs use the GPU"
     return None if found == [2.0, 3.0] else (f"a kernel computes {found} for [2.0, 3.0]", "see `nvidia-smi`")
