@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import types
+from importlib import metadata
 
 import pytest
 from click.testing import CliRunner
@@ -153,8 +154,8 @@ def test_packages_are_those_installed(monkeypatch):
     def version(name):
         if name in ("cupy-cuda12x", "cupy-cuda13x"):
             return "13.6.0"
-        raise presence.metadata.PackageNotFoundError(name)
-    monkeypatch.setattr(presence.metadata, "version", version)
+        raise metadata.PackageNotFoundError(name)
+    monkeypatch.setattr(metadata, "version", version)
     assert presence.packages() == ["cupy-cuda12x 13.6.0", "cupy-cuda13x 13.6.0"]
     assert doctor.version_of("cupy") == "13.6.0, 13.6.0"
 

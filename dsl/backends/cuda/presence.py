@@ -7,12 +7,10 @@ CuPy is imported by `problem` and what follows, and only if it is installed.
 """
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import sys
 import warnings
-from importlib import metadata
 from typing import Any
 
 Problem = tuple[str, str]
@@ -45,6 +43,7 @@ def hidden() -> bool:
 
 def driver_version() -> tuple[int, int] | None:
     """The newest CUDA that the driver knows; None without a driver."""
+    import ctypes
     for name in ("nvcuda.dll",) if os.name == "nt" else ("libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1"):
         try:
             found = ctypes.c_int(0)
@@ -57,6 +56,7 @@ def driver_version() -> tuple[int, int] | None:
 
 def packages() -> list[str]:
     """The installed distributions of CuPy, of which there should be one, with their versions."""
+    from importlib import metadata
     found = []
     for name in PACKAGES:
         try:
