@@ -68,9 +68,9 @@ class Lanes(Statements):
         self.four_stores: dict[Stmt, str] = {}
         self.indices: list[tuple[int, str]] = []                  # lines that name an integer: what nobody reads is taken out
         self.find_flat(kernel.body)
-        arrays = {t.buffer for t in kernel.totals if t.buffer.rank}
+        arrays = [t.buffer for t in kernel.totals if t.buffer.rank]
         self.kept = {b: count for b in arrays if (count := self._kept_count(b)) is not None}
-        self.exchanged = {*(b for b in self.needs.written & self.needs.read), *(arrays - self.kept.keys())}
+        self.exchanged = {*(b for b in self.needs.written & self.needs.read), *(b for b in arrays if b not in self.kept)}
 
     def find_flat(self, body: Block) -> None:
         """Rows and columns that are made from an index of all elements."""
