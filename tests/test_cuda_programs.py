@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import dsl
+from dsl.backends.cuda import program
+from dsl.backends.cuda.choice import WAYS, Choice
 from dsl.backends.cuda.driver import CudaProgram
 from dsl.backends.cuda.flat import flattened
+from dsl.backends.cuda.program import GpuProgram
 from dsl.backends.cuda.serial import on_the_device
 from dsl.backends.cuda.shim import ShimLauncher
 from dsl.backends.native import NativeBackend
@@ -48,6 +51,7 @@ def on_the_shim(text, **options):
 
     model = dsl.compile(text, device="cpu", **options)
     model.session.compute.native = NativeBackend(compiler)
+    model.session.compute.gpu.launcher = ShimLauncher()
     return model, programs
 
 
@@ -184,15 +188,19 @@ def test_arrays_that_stay_on_the_device():
 
 # ---------------------------------------------------------------- through CuPy's stand-in
 @pytest.mark.parametrize("name", ["linear_regression", "descent_by_batches", "gather_with_faults", "products_float32", "softmax_of_rows",
-                                  "extent_from_data", "scalars", "swapped_states"])
-def test_what_is_asked_of_cupy(name, monkeypatch, tmp_path):
+                                  "extent_from_data", "scalars", "swapped_states", "until_a_fault", "statements_between_kernels"])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_asked_of_cupy(way, name, monkeypatch, tmp_path):
+    """In each way that a program may run."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(program, "choose", lambda *_: Choice({}, way, 96))
     case = BY_NAME[name]
     with stand_in_cupy.installed() as gpu:
-        cuda = CudaProgram(case.program)
+        cuda = GpuProgram(case.program)
         for sizes in case.sizes:
+            before = len(gpu.launches)
             agrees(case, sizes, lambda *call: called(cuda, *call))
-        assert gpu.launches
+            assert way == "launches" or [together for _, _, together in gpu.launches[before:]] == [way == "a grid"]
 
 
 # ---------------------------------------------------------------- loops over rows and columns
