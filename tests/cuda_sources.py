@@ -1,8 +1,8 @@
 """The CUDA sources of every program that there is: examples, `tests/good`, the traps, random programs; and what NVRTC made of them.
 
-In: names and seeds.  Out: `Named` programs; `joined` sources of them by `cuda_source`, a namespace a program, because a call of NVRTC
-costs more than most programs; their `Compiled` forms, kept in the temporary directory under the hash of the source, the options
-and NVRTC's version.
+In: names and seeds.  Out: `Named` programs; `joined` sources of them in every way they may be run, a namespace each, because a
+call of NVRTC costs more than most programs; their `Compiled` forms, kept in the temporary directory under the hash of the source,
+the options and NVRTC's version.
 """
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from wide_programs import generate as generate_wide
 import dsl
 from dsl import show
 from dsl.backends.cuda import nvrtc
+from dsl.backends.cuda.ahead import ahead_of
 from dsl.backends.cuda.driver import cuda_source
+from dsl.backends.cuda.program import sources
 from dsl.errors import LrError
 from dsl.loops.ir import Program
 
@@ -46,19 +48,22 @@ class Named:
     label: str
     program: Program
 
-    def source(self, prefix: str = "") -> str:
-        return cuda_source(self.program, prefix)
+    def sources(self, prefix: str = "") -> list[str]:
+        """As kernels that are launched, by a host that waits and by one that does not, and as one kernel."""
+        found = list(sources(self.program, prefix).values())
+        ahead = ahead_of(self.program)
+        return [text for text in (*found, cuda_source(ahead, prefix) if ahead is not None else "") if text.strip()]
 
 
 def joined(programs: Sequence[Named]) -> str:
-    """One source of all, the functions of program `k` named `p{k}_…`.  Equal ones are there once."""
-    texts = dict.fromkeys(text for p in programs if (text := p.source("p_")).strip())
+    """One source of all, the functions of the `k`th named `p{k}_…`.  Equal ones are there once."""
+    texts = dict.fromkeys(text for p in programs for text in p.sources("p_"))
     return "\n".join(f"namespace n{k} {{\n{re.sub(chr(92) + 'bp_', f'p{k}_', text)}\n}}" for k, text in enumerate(texts))
 
 
 def programs_of(label: str, session: dsl.Session, name: str | None = None) -> list[Named]:
     """A script's formulas and training loops, those that have loops; of one name."""
-    return [Named(f"{label}: {made.title}", made.program) for made in show.programs(session, name) if made.program is not None]
+    return [Named(f"{label}: {made.title}", made.program) for made in show.programs(session, name, gpu=True) if made.program is not None]
 
 
 def of_file(path: Path) -> list[Named]:

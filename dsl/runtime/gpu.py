@@ -67,7 +67,7 @@ class Gpu:
     # ------------------------------------------------------------ what lies there
     def follow(self) -> None:
         """CuPy's current stream, on which everything runs, comes after the one that was current before."""
-        cupy = getattr(self.launcher, "cupy", None)
+        cupy = getattr(self.launcher, "cupy", None) if self.device() in ("cuda", "auto") else None
         if cupy is not None:
             stream, before = cupy.cuda.get_current_stream(), self.stream
             if before is not None and before.ptr != stream.ptr:

@@ -20,8 +20,6 @@ PLAIN = frozenset((np.ndarray, int, float, bool, list, tuple, str, np.float64, n
 ON_CUDA = frozenset((2, 13))
 """DLPack's numbers for CUDA's device memory and managed memory."""
 DTYPES = frozenset(("bool", "int32", "int64", "float32", "float64"))
-ALIGNED = 16
-"""Bytes that the first element's address is a multiple of: kernels may load that many at once."""
 
 
 def on_device(value: Any) -> bool:
@@ -78,7 +76,7 @@ def received(value: Any, launcher: Any, element: DType | None = None) -> Memory 
     if cupy is None or name not in DTYPES | {"float16"} or wanted not in DTYPES or not (name == wanted or floats) or not array.ndim:
         host: np.ndarray[Any, Any] = array.get()
         return host
-    fits = name == wanted and array.flags.c_contiguous and array.size and array.data.ptr % ALIGNED == 0
+    fits = name == wanted and array.flags.c_contiguous and array.size
     if not fits or int(array.device.id) != int(cupy.cuda.runtime.getDevice()):
         made = Memory(launcher, wanted, array.size, array.shape)
         given_back(made)[...] = array

@@ -85,7 +85,7 @@ def _width(part: Part, sizes: Mapping[str, int]) -> int:
             form, _ = form_of(kernel, {})
             count = value(kernel.extent.dim, sizes) if isinstance(kernel.extent, Extent) else \
                 int(kernel.extent.value) if isinstance(kernel.extent, Const) else 1 << 20
-            return max(1, count * 32 if form == "warps" else count)
+            return max(1, count * 32 if form in ("warps", "columns") else count)
         case Product(out=out):
             return max(32, value(elements(out.shape), sizes) // 4)
         case _:

@@ -140,8 +140,11 @@ class _Run(Interpreter):
         printed = self.owner.kernels[kernel]
         totals = {t.buffer: prod(lengths(t.buffer.shape, scope.sizes)) for t in kernel.totals}
         runs = run_count(printed.form, scope.count, sum(totals.values()))
-        threads = {"threads": runs * WARP if totals else scope.count, "warps": (runs if totals else scope.count) * WARP,
-                   "slices": runs}[printed.form]
+        across = max((-(-count // WARP) for count in totals.values()), default=1)
+        threads = {
+            "threads": runs * WARP if totals else scope.count, "warps": (runs if totals else scope.count) * WARP,
+            "columns": runs * across * WARP, "slices": runs,
+        }[printed.form]
         blocks = min(-(-threads // LANES), self._most_blocks(printed, scope))
         given = _Given(kernel, scope, runs, blocks * LANES, totals)
         if blocks > 0:

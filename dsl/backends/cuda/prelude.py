@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from dsl.backends.cuda.runs import FEW_RUNS, LANES, LONG_RUN, MOST_PARTIALS, MOST_RUNS, MOST_SLICES, WARP
+from dsl.backends.cuda.runs import FEW_RUNS, LANES, LONG_RUN, MOST_PARTIALS, MOST_RUNS, MOST_SLICES, ROWS, WARP, Form
 from dsl.backends.cuda.spelling import C_TYPES, Text
 from dsl.ir.types import DType
 
@@ -24,6 +24,15 @@ def _integers(template: str) -> str:
 
 def _floats(template: str) -> str:
     return "\n".join(template.replace("T", t) for t in ("float", "double"))
+
+
+def _runs_of_rows(form: Form) -> str:
+    """As `run_count` has it."""
+    return f"""__device__ inline long long lr_runs_of_{form}(long long extent, long long elements) {{
+    const long long most = max({LANES}LL, {MOST_PARTIALS}LL / max(elements, 1LL));
+    const long long enough = max({FEW_RUNS}LL, (extent + {ROWS[form] - 1}) / {ROWS[form]});
+    return max(min(min(extent, enough), min({MOST_RUNS}LL, most)), 0LL);
+}}"""
 
 
 HELPERS: dict[str, str] = {
@@ -89,12 +98,10 @@ template <class T> __device__ inline T* lr_array(unsigned long long place, unsig
     "lr_runs_of_threads": f"""__device__ inline long long lr_runs_of_threads(long long extent) {{
     return min(min((extent + {WARP - 1}) / {WARP}, max({FEW_RUNS}LL, (extent + {LONG_RUN - 1}) / {LONG_RUN})), {MOST_RUNS}LL);
 }}""",
-    "lr_runs_of_warps": f"""__device__ inline long long lr_runs_of_warps(long long extent, long long elements) {{
-    const long long most = max({LANES}LL, {MOST_PARTIALS["warps"]}LL / max(elements, 1LL));
-    return max(min(min(extent, {MOST_RUNS}LL), most), 0LL);
-}}""",
+    "lr_runs_of_warps": _runs_of_rows("warps"),
+    "lr_runs_of_columns": _runs_of_rows("columns"),
     "lr_runs_of_slices": f"""__device__ inline long long lr_runs_of_slices(long long extent, long long elements) {{
-    const long long most = max({LANES}LL, {MOST_PARTIALS["slices"]}LL / max(elements, 1LL));
+    const long long most = max({LANES}LL, {MOST_PARTIALS}LL / max(elements, 1LL));
     return max(min(min(extent, {MOST_SLICES}LL), most), 0LL);
 }}""",
     "lr_fma": """// sum + a * b, rounded once; integers wrap.

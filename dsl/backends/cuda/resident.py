@@ -121,7 +121,7 @@ class WholeProgram:
         if form == "threads":
             return MOST_RUNS
         total = sum((elements(t.buffer.shape) for t in array.of.kernel.totals), start=Dim.of(0)).evaluate(sizes) or 0
-        return min(MOST_SLICES if form == "slices" else MOST_RUNS, max(LANES, MOST_PARTIALS[form] // max(total, 1)))
+        return min(MOST_SLICES if form == "slices" else MOST_RUNS, max(LANES, MOST_PARTIALS // max(total, 1)))
 
     def near(self, sizes: Mapping[str, int], shape: Shape) -> tuple[dict[int, int], int]:
         """The arrays that lie in shared memory, smallest first, and where; and how many bytes they take."""

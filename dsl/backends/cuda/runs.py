@@ -7,6 +7,8 @@ the extents alone; a grid of any size works through the same runs, so it changes
     threads  all totals are scalars.  A run is a warp, lane l of which takes the iterations (r + k * runs) * 32 + l, or, where
              they are many, as many groups of four neighbours; the lanes are combined by shuffles.
     warps    a run is a warp that takes the iterations r + k * runs one by one and shares the loops in them among its lanes.
+    columns  all totals are arrays, added to column by column in the only loop of an iteration.  A run has a lane for each column
+             and takes the iterations r + k * runs: no lane meets another's element.
     slices   some total is an array.  A run is one thread, and has a slice of its own of every total: run r takes the
              iterations r + k * runs.
 
@@ -16,15 +18,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-Form = Literal["threads", "warps", "slices"]
+Form = Literal["threads", "warps", "columns", "slices"]
 WARP = 32
 LANES = 128                      # threads of a block, in every kernel that is launched by itself
 FEW_RUNS = 64                    # so many are made before a run gets more than one iteration a lane
 LONG_RUN = 512                   # iterations of a run, before there are more of them than that
 MOST_RUNS = 8448                 # 132 processors of 64 warps each
 MOST_SLICES = 1 << 14            # slices are threads, so there may be more of them,
-MOST_PARTIALS: dict[Form, int] = {"threads": 1 << 22, "slices": 1 << 22, "warps": 1 << 18}
-"""Elements of all runs' totals together, unless even LANES runs have more."""
+ROWS: dict[Form, int] = {"warps": 16, "columns": 64}
+"""Iterations of a run, before there are more of them than that."""
+MOST_PARTIALS = 1 << 22          # elements of all runs' totals together, unless even LANES runs have more
 
 
 def run_count(form: Form, extent: int, elements: int = 1) -> int:
@@ -32,4 +35,5 @@ def run_count(form: Form, extent: int, elements: int = 1) -> int:
     if form == "threads":
         return min(-(-extent // WARP), max(FEW_RUNS, -(-extent // LONG_RUN)), MOST_RUNS)
     most = MOST_SLICES if form == "slices" else MOST_RUNS
-    return max(0, min(extent, most, max(LANES, MOST_PARTIALS[form] // max(elements, 1))))
+    enough = extent if form == "slices" else max(FEW_RUNS, -(-extent // ROWS[form]))
+    return max(0, min(extent, enough, most, max(LANES, MOST_PARTIALS // max(elements, 1))))

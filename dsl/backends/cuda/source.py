@@ -5,6 +5,7 @@ In: a `Program`.  Out: for each kernel a function, and a second one if it has to
     threads  one thread an iteration, in steps of the grid; with totals, in steps of a run: each lane of a warp adds up for
              itself, the lanes are combined, and the run's value is kept
     warps    one warp an iteration, whose lanes share the loops in it (`split.py`, `lanes.py`)
+    columns  one lane a column and run, which keeps the column's totals
     slices   one thread a run, with a slice of every total; neighbouring runs lie side by side in memory
 
 A private buffer of few and known elements is an array of the thread, any other a part of scratch memory in which the
@@ -22,7 +23,7 @@ from dsl.backends.cuda.runs import LANES, WARP, Form
 from dsl.backends.cuda.spelling import C_TYPES, PRODUCT, SUM, Text, fresh, literal
 from dsl.backends.cuda.statements import WIDTH
 from dsl.ir.types import product as elements
-from dsl.loops.ir import Kernel, Program, Total, statements
+from dsl.loops.ir import Block, Kernel, Program, Total, statements
 from dsl.machine.expr import BITS, Buffer, Const, Expr, Extent, Ref
 from dsl.record import entity, record
 
@@ -177,6 +178,8 @@ class _Kernel(Lanes):
                     self.runs_of_warps(extent, slices, units)
                 case "warps":
                     self.iterations("warp", extent, "warps")
+                case "columns":
+                    self.runs_of_columns(extent, slices, units)
                 case "slices":
                     self.runs_of_slices(extent, slices, units)
         self.without_unused()
@@ -187,7 +190,7 @@ class _Kernel(Lanes):
 
     def places(self, stored: Sequence[Buffer]) -> None:
         """Which thread this is, of how many, and where it has its private arrays."""
-        by_warp = self.form == "warps" or bool(self.kernel.totals and self.form == "threads")
+        by_warp = self.form in ("warps", "columns") or bool(self.kernel.totals and self.form == "threads")
         self.line("const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;")
         self.line("const long long threads = (long long)gridDim.x * blockDim.x;")
         if by_warp:
@@ -200,7 +203,7 @@ class _Kernel(Lanes):
             self.line(f"{C_TYPES[b.dtype]}* {own} = {whole} + warp * {count.at(PRODUCT + 1)};")
             self.scopes[-1].pointers[b] = Pointer(own)
 
-    def iterations(self, first: str, extent: Text, step: str, many: str = "") -> None:
+    def iterations(self, first: str, extent: Text, step: str, many: str = "", body: Block | None = None) -> None:
         bits = self.index_bits(self.kernel.extent)
         if many:
             self.strided(self.kernel.index, bits, extent, first, step, many, self.kernel.body, self.iteration)
@@ -209,7 +212,7 @@ class _Kernel(Lanes):
         index = self.bind(self.kernel.index, bits)
         self.line(f"for (long long {index} = {first}; {index} < {extent.at(SUM)}; {index} += {step}) {{")
         self.depth += 1
-        self.iteration()
+        self.iteration(body)
         self.close()
 
     def only_iteration(self) -> None:
@@ -227,11 +230,11 @@ class _Kernel(Lanes):
         self.iteration()
         self.close()
 
-    def iteration(self) -> None:
+    def iteration(self, body: Block | None = None) -> None:
         for b in self.needs.private:
             if self.in_registers(b):
                 self.local_array(b)
-        self.block(self.kernel.body)
+        self.block(self.kernel.body if body is None else body)
 
     def local_array(self, b: Buffer) -> None:
         name = self.fresh(b.name)
@@ -295,6 +298,27 @@ class _Kernel(Lanes):
     def each_turn(self, turns: int, text: str) -> None:
         self.line("#pragma unroll")
         self.line(f"for (int turn = 0; turn < {turns}; ++turn) {text}")
+
+    def runs_of_columns(self, extent: Text, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:
+        """A warp takes 32 columns of a run at a time."""
+        loop, = self.shares
+        columns = self.turns(loop)
+        across, item = self.fresh("across"), self.fresh("item")
+        self.line(f"const long long {across} = ({columns.at(SUM)} + {WARP - 1}) / {WARP};")
+        self.line(f"for (long long {item} = warp; {item} < runs * {across}; {item} += warps) {{")
+        self.depth += 1
+        self.push()
+        index = self.bind(loop.index, self.index_bits(loop.extent))
+        self.line(f"const long long run = {item} / {across}, {index} = {item} % {across} * {WARP} + lane;")
+        self.line(f"if ({index} >= {columns.at(SUM)}) continue;")
+        for t in self.kernel.totals:
+            self.total_variable(t, units[t.buffer])
+        self.sharing = True
+        self.iterations("run", extent, "runs", body=(*self.kernel.body[:-1], *loop.body))
+        for t in self.kernel.totals:
+            b = t.buffer
+            self.line(f"{slices[b]}[run * {columns.at(PRODUCT)} + {index}] = {self.pointer(b).name};")
+        self.close()
 
     def runs_of_slices(self, extent: Text, slices: dict[Buffer, str], units: dict[Buffer, str]) -> None:
         self.run("thread", "threads")

@@ -1,7 +1,7 @@
 """Which loops of a kernel the lanes of a warp share.
 
 In: a kernel.  Out: the loops in an iteration whose turns can be taken by different lanes, and so the kernel's form: one thread
-an iteration, or one warp.
+an iteration, one warp, or a lane a column.
 
 The turns of a loop are independent if it changes no variable from outside but by `Combine` (which may be regrouped), leaves no
 `While` around it, and every element that it writes is at an index which moves with the turn, no other element of that array being
@@ -29,12 +29,14 @@ from dsl.loops.ir import (
     Store,
     While,
     blocks,
+    buffers_of,
     expressions,
     statements,
 )
-from dsl.machine.expr import Apply, Buffer, Const, Expr, Load, Ref, walk
+from dsl.machine.expr import Apply, Buffer, Const, Expr, Extent, Load, Ref, ref, walk
 
 SHORT = 8                        # turns that are fewer do not make a kernel one of warps
+CHEAP = 48                       # parts of expressions that may be computed again for every 32 columns
 SHORTEST = 3                     # nor are they shared in one that is
 
 
@@ -43,9 +45,25 @@ def form_of(kernel: Kernel, of: dict[Buffer, Buffer]) -> tuple[Form, frozenset[L
     arrays = any(t.buffer.rank for t in kernel.totals)
     if is_single(kernel):
         return "threads", frozenset()
+    if (columns := _columns(kernel, of)) is not None:
+        return "columns", frozenset((columns,))
     if any(_outermost(kernel.body, kernel, of, SHORT if arrays else WARP)):
         return "warps", frozenset(_outermost(kernel.body, kernel, of, SHORTEST))
     return ("slices" if arrays else "threads"), frozenset()
+
+
+def _columns(kernel: Kernel, of: dict[Buffer, Buffer]) -> Loop | None:
+    """The only loop of an iteration, if what it adds up are columns: totals[j] in turn j."""
+    if not kernel.totals or not kernel.body or not all(t.buffer.rank == 1 for t in kernel.totals):
+        return None
+    *before, loop = kernel.body
+    totals = {t.buffer for t in kernel.totals}
+    if not isinstance(loop, Loop) or not isinstance(loop.extent, Const | Extent) or not all(isinstance(s, Let) for s in before) \
+            or (isinstance(loop.extent, Const) and loop.extent.value < WARP) or not _independent(loop, kernel, of) \
+            or any(b.role == "private" for b in buffers_of(kernel.body)) or len(walk([e for s in before for e in expressions(s)])) > CHEAP:
+        return None
+    sums = [s.target for s in statements(loop.body) if isinstance(s, Combine) and isinstance(s.target, Load) and s.target.buffer in totals]
+    return loop if all(target.index == (ref(loop.index),) for target in sums) else None
 
 
 def is_single(kernel: Kernel) -> bool:
