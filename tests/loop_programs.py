@@ -1134,6 +1134,16 @@ def histogram():
                          **outputs(s, counts=("i8", s["m"]), weights=("f8", s["m"], 3), most=("i4",))}, {}), expected
 
 
+@case({"n": 0, "m": 3}, {"n": 3, "m": 0}, {"n": 1, "m": 1}, {"n": 13, "m": 40}, {"n": 300, "m": 33}, large=WIDE, y=1e-12)
+def part_of_a_total():
+    """A loop adds to fewer elements than a total has; the others keep its unit."""
+    x, y = given("x", "float64", n, m), result("y", "float64", m + 2)
+    body = kernel(i, n, loop(j, m, Combine(load(y, [j]), "add", load(x, [i, j]))), totals=[Total(y, "add", f64(0))])
+    return program("part_of_a_total", [x, y], body), \
+        lambda s, rng: ({"x": rng.normal(size=(s["n"], s["m"])), **outputs(s, y=("f8", s["m"] + 2))}, {}), \
+        lambda a, c, s: {"y": np.append(a["x"].sum(0), [0, 0])}
+
+
 @case(*(_batches(*lengths) for lengths in ((0, 5, 3), (10, 5, 3), (700, 5, 231), (31, 133, 3), (9, 5, 2))),
       large=_batches(20011, 5, 5001), total=1e-5, sums=1e-5)
 def batches_of_float32():

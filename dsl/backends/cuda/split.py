@@ -33,7 +33,7 @@ from dsl.loops.ir import (
     expressions,
     statements,
 )
-from dsl.machine.expr import Apply, Buffer, Const, Expr, Extent, Load, Ref, ref, walk
+from dsl.machine.expr import Apply, Buffer, Const, Expr, Extent, Load, Ref, extent, ref, walk
 
 SHORT = 8                        # turns that are fewer do not make a kernel one of warps
 CHEAP = 48                       # parts of expressions that may be computed again for every 32 columns
@@ -53,12 +53,13 @@ def form_of(kernel: Kernel, of: dict[Buffer, Buffer]) -> tuple[Form, frozenset[L
 
 
 def _columns(kernel: Kernel, of: dict[Buffer, Buffer]) -> Loop | None:
-    """The only loop of an iteration, if what it adds up are columns: totals[j] in turn j."""
+    """The only loop of an iteration, if what it adds up are all columns: totals[j] in turn j."""
     if not kernel.totals or not kernel.body or not all(t.buffer.rank == 1 for t in kernel.totals):
         return None
     *before, loop = kernel.body
     totals = {t.buffer for t in kernel.totals}
     if not isinstance(loop, Loop) or not isinstance(loop.extent, Const | Extent) or not all(isinstance(s, Let) for s in before) \
+            or not all(extent(t.buffer.shape[0]) is loop.extent for t in kernel.totals) \
             or (isinstance(loop.extent, Const) and loop.extent.value < WARP) or not _independent(loop, kernel, of) \
             or any(b.role == "private" for b in buffers_of(kernel.body)) or len(walk([e for s in before for e in expressions(s)])) > CHEAP:
         return None
