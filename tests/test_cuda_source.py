@@ -144,7 +144,7 @@ def test_nothing_races_and_nothing_is_outside(case, watched_functions):
 
 
 @pytest.mark.parametrize("name", ["sum_of_float32", "several_totals", "extremes_of_nan", "linear_regression", "sum_of_outer_products",
-                                  "histogram", "totals_of_known_length"])
+                                  "histogram", "totals_of_known_length", "extremes_of_columns"])
 def test_runs_of_more_than_one_stride(name, all_functions, monkeypatch):
     """With few runs, their lanes and slices take many turns."""
     monkeypatch.setattr(runs, "MOST_RUNS", 3)
@@ -159,7 +159,8 @@ def test_runs_of_more_than_one_stride(name, all_functions, monkeypatch):
 
 def test_runs_depend_on_the_extents_alone():
     assert [runs.run_count("threads", length) for length in (0, 1, 32, 33, 5000, 10**5, 10**9)] == [0, 1, 1, 2, 64, 196, runs.MOST_RUNS]
-    assert [runs.run_count("warps", length, 3) for length in (0, 1, 1000, 10**9)] == [0, 1, 1000, runs.MOST_RUNS]
+    assert [runs.run_count("warps", length, 3) for length in (0, 1, 64, 1000, 10**4, 10**9)] == [0, 1, 64, 64, 625, runs.MOST_RUNS]
+    assert [runs.run_count("columns", length, 3) for length in (0, 1, 64, 1000, 10**4, 10**9)] == [0, 1, 64, 64, 157, runs.MOST_RUNS]
     assert [runs.run_count("slices", length, 3) for length in (0, 1, 1000, 10**9)] == [0, 1, 1000, runs.MOST_SLICES]
     assert runs.run_count("slices", 10**9, 10**6) == runs.LANES                 # memory for 128 slices, not for 16384
 
@@ -538,6 +539,11 @@ FAULTS = {
     "slices mixed up": ("histogram", SLICED, "counts_runs[run * m + at]"),
     "warps' totals that begin with anything": ("linear_regression", "g_own[element] = 0.0", "0"),
     "warps' totals mixed up": ("linear_regression", "g_runs + run * d", "g_runs + warp * d"),
+    "columns that stride with the grid": ("sum_of_columns", "i += runs", "i += warps"),
+    "columns of which the last 32 are missing": ("sum_of_columns", "(m + 31) / 32", "m / 32"),
+    "runs of columns mixed up": ("sum_of_columns", "run = item / across", "run = item % runs", {"n": 40, "m": 133}),
+    "columns mixed up": ("extremes_of_columns", "high_runs[run * m + j]", "high_runs[run * m + (j + 1) % m]"),
+    "columns that begin elsewhere": ("extremes_of_columns", "low = 9223372036854775807LL", "low = 0"),
     "a total in another run's place": ("sum_of_float32", "total_runs[run]", "total_runs[warp]"),
     "totals mixed up": ("several_totals", "least_runs[run] = least", "least_runs[run] = most"),
     "totals that warps do not reach": ("several_totals", " % warps)", ")"),
@@ -562,7 +568,8 @@ BEYOND = {
     "a turn stored beyond the elements": ("totals_of_known_length", "if (32 * turn + lane < 40) g_runs", "g_runs"),
     "private memory of warps mixed up": ("softmax_of_rows", "e + warp * m", "e + lane * m"),
     "neighbours that are read beyond the end": ("centred_rows", "m >= 128 ? m / 4", "m >= 128 ? (m + 3) / 4"),
-    "an element read beyond the end": ("extremes_of_columns", "j < m", "j <= m"),
+    "an element read beyond the end": ("rows_that_are_read_back", "j < m", "j <= m"),
+    "columns beyond the end": ("sum_of_columns", "if (j >= m) continue;", ""),
 }
 """What these write may lie far from any array: they are run watched alone."""
 
@@ -586,8 +593,8 @@ RACES = {
     "slices that threads share": ("histogram", SLICED, "counts_runs[at * runs]"),
     "warps' totals that they share": ("linear_regression", "g_runs + run * d", "g_runs"),
     "every lane stores": ("rows_that_are_read_back", "if (lane == 0) ends[i] = 0", "ends[i] = lane"),
-    "units and sums": ("sum_of_columns", "", without(0, 1)),
-    "sums and the next row's units": ("sum_of_columns", "", without(1, 2, 0)),
+    "units and sums": ("sum_of_outer_products", "", without(0, 1)),
+    "units and sums of groups": ("linear_regression", "", without(0, 1)),
     "a loop and a statement": ("totals_of_known_length", "", without(2, 3)),
     "a statement and the next iteration's loop": ("totals_of_known_length", "", without(4, 1)),
     "a loop, and what is read back": ("rows_that_are_read_back", "", without(1, 2, 3)),
@@ -595,13 +602,11 @@ RACES = {
 }
 
 
-@pytest.fixture(scope="session")
-def few_runs():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "MOST_RUNS", 6)
-        patch.setattr(runs, "MOST_SLICES", 37)
-        patch.setattr(runs, "MOST_PARTIALS", 0)
-        yield
+@pytest.fixture
+def few_runs(monkeypatch):
+    monkeypatch.setattr(runs, "MOST_RUNS", 6)
+    monkeypatch.setattr(runs, "MOST_SLICES", 37)
+    monkeypatch.setattr(runs, "MOST_PARTIALS", 0)
 
 
 def with_faults(faults, **options):
@@ -647,7 +652,8 @@ def test_what_the_watched_shim_sees(gcc, few_runs):
 
 def test_threads_put_aside_anywhere_show_races(gcc, few_runs):
     """In the results, too."""
-    alone = ("a loop and a statement", "a statement and the next iteration's loop")         # sums in place, which nothing comes between
+    alone = ("a loop and a statement", "a statement and the next iteration's loop", "units and sums of groups")
+    # sums in place, which nothing comes between
     shown = {what: fault for what, fault in RACES.items() if what not in alone}
     missed = [what for what, case, sizes, cuda, launchers in with_faults(shown, preemptive=True)
               if not story(case, (*sizes, {**case.sizes[-1], "n": 13, "m": 133}), [in_every_schedule(cuda, launchers)])]
