@@ -541,7 +541,7 @@ FAULTS = {
     "warps' totals mixed up": ("linear_regression", "g_runs + run * d", "g_runs + warp * d"),
     "columns that stride with the grid": ("sum_of_columns", "i += runs", "i += warps"),
     "columns of which the last 32 are missing": ("sum_of_columns", "(m + 31) / 32", "m / 32"),
-    "runs of columns mixed up": ("sum_of_columns", "run = item / across", "run = item % runs", {"n": 40, "m": 133}),
+    "runs of columns mixed up": ("sum_of_columns", "run = item / across", "run = item % runs", {"n": 40, "m": 70}),
     "columns mixed up": ("extremes_of_columns", "high_runs[run * m + j]", "high_runs[run * m + (j + 1) % m]"),
     "columns that begin elsewhere": ("extremes_of_columns", "low = 9223372036854775807LL", "low = 0"),
     "a total in another run's place": ("sum_of_float32", "total_runs[run]", "total_runs[warp]"),
