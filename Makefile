@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 COMPILE := $(BIN)/python -m compileall -q dsl
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check golden bench dev clean
+.PHONY: help run test fuzz check golden bench gpu dev clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ golden: $(VENV)/.has-test  ## rewrite tests/golden from what the code prints now
 bench: $(VENV)/.has-run  ## time it beside what else is installed (ARGS="--quick"); the latest results are in benchmarks/
 	@$(COMPILE)
 	$(BIN)/lr bench --json benchmarks/latest.json --plot benchmarks/latest.png $(ARGS)
+
+gpu: $(VENV)/.has-test  ## everything that needs a GPU, with a report to benchmarks/ (ARGS="--minutes 15 --quick")
+	@$(COMPILE)
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 dev: $(VENV)/.has-dev  ## prepare .venv with everything a contributor needs
 

@@ -1,7 +1,11 @@
 """Golden files: `golden("name.txt", text)` compares with tests/golden/name.txt; `--update-golden` rewrites it.
 
-`device`: a test with this fixture runs twice, on the reference and natively."""
+`device`: a test with this fixture runs twice, on the reference and natively.  With `--device cuda` it runs on the GPU instead, and
+so does every script that does not choose a device; `--stand-in` puts CuPy's stand-in in the GPU's place.  `on_the_cpu` marks tests
+that say what another device does: they are left out then; `gpu` marks those that are left out without it."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,32 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what the code prints now")
+    parser.addoption("--device", help="run the tests' scripts on this device")
+    parser.addoption("--stand-in", action="store_true", help="with --device cuda: no GPU but CuPy's stand-in")
+
+
+def pytest_configure(config):
+    if config.getoption("--device"):
+        os.environ["LR_DEVICE"] = config.getoption("--device")
+    if config.getoption("--stand-in"):
+        sys.path.insert(0, str(Path(__file__).parent.parent))
+        from tests import stand_in_cupy
+        standing = stand_in_cupy.installed()
+        standing.__enter__()
+        config.add_cleanup(lambda: standing.__exit__(None, None, None))
+
+
+def pytest_collection_modifyitems(config, items):
+    out = "on_the_cpu" if config.getoption("--device") else "gpu"
+    kept = [item for item in items if not item.get_closest_marker(out)]
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(out)])
+    items[:] = kept
+
+
+def pytest_generate_tests(metafunc):
+    if "device" in metafunc.fixturenames:
+        given = metafunc.config.getoption("--device")
+        metafunc.parametrize("device", [given] if given else ["numpy", "cpu"], indirect=True)
 
 
 @pytest.fixture
@@ -26,7 +56,7 @@ def golden(request):
     return compare
 
 
-@pytest.fixture(params=["numpy", "cpu"])
+@pytest.fixture
 def device(request, monkeypatch):
     """The device of every script that does not choose one itself."""
     monkeypatch.setenv("LR_DEVICE", request.param)
