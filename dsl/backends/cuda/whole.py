@@ -46,10 +46,11 @@ from dsl.loops.ir import (
     Swap,
     Total,
     blocks,
+    expressions,
     size_names,
     statements,
 )
-from dsl.machine.expr import BITS, Buffer, Load, Ref
+from dsl.machine.expr import BITS, Buffer, Load, Ref, walk
 from dsl.record import entity
 
 THREADS = 512
@@ -78,9 +79,15 @@ class Whole:
     source: str
 
 
+LARGEST = 4000
+"""Parts of expressions of a program that is one kernel: the assembler's time grows with the square of what it holds at once, 10 s for
+twice as many."""
+
+
 def stays_on_device(program: Program) -> bool:
-    """Whether a program can be one kernel: no kernel in it writes a scalar other than as a total."""
-    return not any(b.rank == 0 and b.role not in ("private", "window") and b not in {t.buffer for t in s.totals}
+    """Whether a program can be one kernel: it is not too large, and no kernel in it writes a scalar other than as a total."""
+    size = sum(len(walk(expressions(s))) for s in statements(program.body))
+    return size <= LARGEST and not any(b.rank == 0 and b.role not in ("private", "window") and b not in {t.buffer for t in s.totals}
                    for s in statements(program.body) if isinstance(s, Kernel) for b in written(s.body))
 
 
