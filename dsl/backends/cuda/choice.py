@@ -30,6 +30,7 @@ LANES = 128                      # operations of a processor in a cycle
 BLOCK_BYTES = 64                 # that a processor moves in a cycle, from L1 and L2
 BLOCK_WAIT, GRID_WAIT = 0.15e-6, 1.5e-6
 LAUNCH, ANSWER = 8e-6, 15e-6     # seconds of the host for a launch, and until it has an answer
+BEGIN = 50e-6                    # and to tell one kernel where all its arrays are
 OURS, CUBLAS = 0.25, 0.75        # of the peak in products, by our own code and by cuBLAS
 MOST_THREADS = 512
 
@@ -63,11 +64,12 @@ def choose(program: Program, sizes: Mapping[str, int], figures: Figures, whole: 
     found = cost(program)
     step = found.step if found.step.parts else found
     parts = [p for p in step.parts if not p.seldom]
+    begin = 0.0 if found.step.parts else BEGIN                   # what a loop does once in a burst
     seconds: dict[Way, float] = {}
     if whole:
-        seconds["one block"] = sum(_times(p, sizes) * _part(p, sizes, figures, 1) for p in parts)
+        seconds["one block"] = begin + sum(_times(p, sizes) * _part(p, sizes, figures, 1) for p in parts)
         if figures.together:
-            seconds["a grid"] = sum(_times(p, sizes) * _part(p, sizes, figures, figures.processors) for p in parts)
+            seconds["a grid"] = begin + sum(_times(p, sizes) * _part(p, sizes, figures, figures.processors) for p in parts)
     seconds["launches"] = sum(_times(p, sizes) * _launched(p, sizes, figures) for p in parts) + ANSWER
     widest = max((_width(p, sizes) for p in parts), default=1)
     threads = min(MOST_THREADS, max(32, -(-widest // 32) * 32))
