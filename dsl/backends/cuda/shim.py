@@ -64,7 +64,7 @@ def shim_source(source: str, functions: Sequence[Function]) -> str:
         names = ", ".join(f"a{k}" for k in range(len(f.parameters)))
         held = "".join(f", a{k} = {argument}" for k, argument in enumerate(arguments.split(", "))) if f.parameters else ""
         entries.append(f'extern "C" __attribute__((visibility("default"))) int run_{f.name}(void** a, const lr_shim::Launch* asked) {{\n'
-                       f"    return lr_shim::launch(asked, [={held}] {{ {f.name}({names}); }});\n}}\n")
+                       f"    return lr_shim::launch(asked, [={held}] {{ ::program::{f.name}({names}); }});\n}}\n")
     inside = source.replace('extern "C" __global__', "__global__")          # the C library has functions of its own
     inside = DYNAMIC.sub(r"LR_NEAR(\1, \2)", inside)
     inside = SHARED.sub(r"typedef \1 lr_type_of_\2\3; LR_SHARED(lr_type_of_\2, \2)", inside)
