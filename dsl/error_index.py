@@ -493,6 +493,14 @@ _entry("E0802", "no GPU for `device cuda`",
        "The script (or `--device`) asks for a CUDA device. That takes CuPy, an NVIDIA GPU and its driver;\n"
        "`lr doctor` says what is missing. With `--device cpu` the same script runs on the processor.")
 
+_entry("E0803", "the GPU has failed",
+       """A kernel or a copy has gone wrong: the device is gone, was reset or is used up by others, or something has read or written
+       where nothing is. Kernels run beside the host, so the place shown is where that was noticed. What lay on the device may be
+       lost, and mostly the process can use it no more: start again, with `device cpu` if it fails again, and then report it.""")
+_entry("E0804", "a kernel is refused",
+       """The compiler of kernels (NVRTC), or the driver, does not take a source that lr has written. That is a defect of lr: please
+       report it with the script. `device auto` goes on on the CPU; `device cuda` stops, and `device cpu` runs the same script.""")
+
 # ---------------------------------------------------------------- the command line and Python
 _entry("E0901", "`--set`",
        "`--set name=value` replaces the literal value of a `let` or `dim` of the script.",

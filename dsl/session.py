@@ -368,6 +368,8 @@ class Session:
         try:
             with self.compute.memory():
                 return run()
+        except LrError as problem:
+            raise problem.placed(driver.plan.span) from None
         finally:
             self.steps_before += driver.report.steps
             self.reports.append(driver.report)

@@ -36,7 +36,24 @@ class OutOfMemoryError(MemoryError):
 
 
 class CUDARuntimeError(RuntimeError):
-    pass
+    __module__ = "cupy_backends.cuda.api.runtime"
+
+
+class CUDADriverError(RuntimeError):
+    __module__ = "cupy_backends.cuda.api.driver"
+
+
+class CompileException(Exception):
+    """What NVRTC says of a source that it refuses."""
+
+    __module__ = "cupy.cuda.compiler"
+
+    def __init__(self, msg, source, name, options, backend="nvrtc"):
+        self._msg, self.source, self.name, self.options, self.backend = msg, source, name, options, backend
+        super().__init__()
+
+    def __str__(self):
+        return self._msg
 
 
 class Gpu:
@@ -545,7 +562,7 @@ class Function:
 
     def __call__(self, grid, block, args, shared_mem=0, stream=None, enable_cooperative_groups=False):
         if shared_mem > driver.dynamic[self.ptr]:
-            raise CUDARuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         on = _begin()
         values = [_value(self.name, p.declaration, a) for p, a in zip(self.declared.parameters, args, strict=True)]
         gpu.launches.append((self.name, on, enable_cooperative_groups))
@@ -576,6 +593,7 @@ def _value(name, declaration, given):
 class driver:
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
     dynamic: dict[int, int] = {}
+    CUDADriverError = CUDADriverError
 
     @staticmethod
     def occupancyMaxActiveBlocksPerMultiprocessor(func, blockSize, dynamicSMemSize):
@@ -597,7 +615,8 @@ def compile_using_nvrtc(source, options=(), arch=None, filename="kern.cu", name_
 
 cuda = types.SimpleNamespace(
     Device=Device, Stream=Stream, Event=Event, Module=Module, Function=Function, MemoryPool=MemoryPool,
-    get_current_stream=get_current_stream, driver=driver, compiler=types.SimpleNamespace(compile_using_nvrtc=compile_using_nvrtc),
+    get_current_stream=get_current_stream, driver=driver,
+    compiler=types.SimpleNamespace(compile_using_nvrtc=compile_using_nvrtc, CompileException=CompileException),
     memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError), nvrtc=types.SimpleNamespace(getVersion=lambda: (0, 0)),
     runtime=types.SimpleNamespace(
         getDeviceCount=lambda: 1, getDevice=lambda: 0, memGetInfo=mem_get_info, streamSynchronize=stream_synchronize,

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from dsl.backends.cuda.arrays import PLAIN, cast, dlpack_device, fetched, on_device, received
-from dsl.backends.cuda.memory import Memory, OutOfDeviceMemory
+from dsl.backends.cuda.failures import NoRoom
+from dsl.backends.cuda.memory import Memory
 from dsl.errors import LrError, error
 from dsl.ir.types import DType
 
@@ -61,6 +62,8 @@ def from_device(name: str, value: Any, launcher: Any = None, dtype: Any = None) 
         found = fetched(value) if launcher is None else received(value, launcher, dtype)
     except MemoryError as problem:
         raise out_of_memory(problem) from None
+    except LrError:                                      # of the device, not of the array
+        raise
     except ImportError:
         raise error("E0903", f"`{name}` is on a GPU, and CuPy, which reads it, is not installed",
                     help='`pip install "lr-lang[cuda12]"` (or `[cuda13]`), or copy it to the host first') from None
@@ -72,7 +75,7 @@ def from_device(name: str, value: Any, launcher: Any = None, dtype: Any = None) 
 
 def out_of_memory(problem: MemoryError) -> LrError:
     """As a diagnostic."""
-    elsewhere = "; `device cpu` uses the host's memory" if isinstance(problem, OutOfDeviceMemory) else ""
+    elsewhere = "; `device cpu` uses the host's memory" if isinstance(problem, NoRoom) else ""
     return error("E0710", f"not enough memory: {problem}",
                  help=f"use fewer rows at a time (`batch k`), or `precision float32`{elsewhere}")
 

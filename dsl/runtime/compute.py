@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dsl.backends.base import FaultAt
+from dsl.backends.cuda.failures import Refused
 from dsl.backends.cuda.memory import Memory, on_host
 from dsl.backends.native import NativeBackend, NativeExecutable, Runnable, cuda, llvm
 from dsl.backends.numpy import NumpyBackend, NumpyExecutable
@@ -128,6 +129,10 @@ class Compute:
             found = self.cache[key] = Compiled(executable, ready, [leaf_key(n) for n in executable.leaves], needs, lengths, names)
         return found
 
+    def without_gpu(self, made: TrainProgram) -> None:
+        """A training loop for the GPU is not one any more: it will be compiled again."""
+        self.loops = {key: found for key, found in self.loops.items() if found[0] is not made}
+
     def training(self, groups: tuple[GroupGraphs, ...], feeds: Feeds, place: Span | None = None,
                  gpu: Callable[[ir.Program], bool] = lambda program: False) -> tuple[TrainProgram, Runnable]:
         """The training loop of the statement at `place`, compiled once: for the device, or for the GPU if `gpu` says so of the program
@@ -159,9 +164,20 @@ class Compute:
         if device == "auto" and not again and elements(compiled.ready, sizes) > MANY:
             compiled = self.compile(roots, native=True)
             compiled.checked = dict(sizes)
-        given = extra or {}
+        given, here = extra or {}, compiled
         if device == "auto" and self.gpu.here and isinstance(compiled.executable, NativeExecutable):
             compiled = self.placed(compiled, compiled.executable, roots, sizes, given, again)
+        try:
+            results = self.taken(compiled, sizes, given)
+        except Refused as problem:
+            if not self.gpu.does_without(problem):
+                raise
+            here.placed = None
+            results = self.taken(here, sizes, given)
+        return [np.array(v) for v in results] if again and isinstance(compiled.executable, NumpyExecutable) else results
+
+    def taken(self, compiled: Compiled, sizes: Mapping[str, int], given: Mapping[LeafKey, Any]) -> list[Any]:
+        """The results over the leaves' values, taken to where the graphs run."""
         leaves = zip(compiled.keys, compiled.executable.leaves, strict=True)
         if isinstance(compiled.executable, NativeExecutable) and compiled.executable.away:
             self.gpu.follow()
@@ -171,8 +187,7 @@ class Compute:
             values = [given[key] if key in given else self.lookup(leaf) for key, leaf in leaves]
             if self.gpu.in_use:                                  # some may be there
                 values = list(map(on_host, values))
-        results = list(self.run(compiled, values, sizes))
-        return [np.array(v) for v in results] if again and isinstance(compiled.executable, NumpyExecutable) else results
+        return list(self.run(compiled, values, sizes))
 
     def placed(self, compiled: Compiled, executable: NativeExecutable, roots: Sequence[Node], sizes: Mapping[str, int],
                given: Mapping[LeafKey, Any], again: bool) -> Compiled:

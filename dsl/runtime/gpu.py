@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dsl.backends.cuda.arrays import cast
+from dsl.backends.cuda.failures import Refused, told
 from dsl.backends.cuda.memory import Memory, Uploads, on_host
 from dsl.backends.cuda.presence import driver_here
 from dsl.ir.types import DType
@@ -64,7 +65,16 @@ class Gpu:
             return self.launcher
         return self.launcher if device == "auto" and "cupy" in sys.modules and self.here and self.lacks is None else None
 
+    def does_without(self, problem: Refused) -> bool:
+        """Whether the CPU is to do what the GPU's compiler has refused: that of `auto` does it, and all that comes after it."""
+        if self.device() != "auto":
+            return False
+        self.lacks = problem.message, "this is a defect of lr: please report it"
+        self.tell("lacks", f"on the CPU, because {self.lacks[0]}; {self.lacks[1]}")
+        return True
+
     # ------------------------------------------------------------ what lies there
+    @told
     def follow(self) -> None:
         """CuPy's current stream, on which everything runs, comes after the one that was current before."""
         cupy = getattr(self.launcher, "cupy", None) if self.device() in ("cuda", "auto") else None

@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from dsl.backends.base import FaultAt
+from dsl.backends.cuda.failures import Refused
 from dsl.backends.cuda.memory import Memory, on_host
 from dsl.errors import Interrupted, LrError, error
 from dsl.ir.node import Node
@@ -310,7 +311,7 @@ class Driver:
         report, rows = self.report, self.rows
         if self.bursts is not None:
             flag.in_burst = True
-            made, bad = self.bursts.run(report.steps, min(count, self.bursts.burst), steps)
+            made, bad = self.burst(self.bursts, report.steps, min(count, self.bursts.burst), steps)
             report.steps += made
             flag.in_burst = False
             if not bad:
@@ -331,6 +332,19 @@ class Driver:
         else:
             self.pace.look()
 
+    def burst(self, bursts: Bursts, first: int, count: int, steps: int) -> tuple[int, bool]:
+        """Steps in native code: on the CPU from now on if `auto` has chosen a GPU whose compiler refuses the program."""
+        try:
+            return bursts.run(first, count, steps)
+        except Refused as problem:
+            if not self.compute.gpu.does_without(problem):
+                raise
+        self.current = bursts.results()
+        self.compute.without_gpu(bursts.made)
+        self.bursts = bursts = Bursts(self)
+        bursts.fill()
+        return bursts.run(first, count, steps)
+
     def interrupted(self) -> LrError:
         steps = self.report.steps
         epoch = -(-steps // self.rows.steps_an_epoch)
@@ -343,7 +357,7 @@ class Driver:
         self.fill()
         if self.bursts is not None:
             self.bursts.fill()
-            made, _ = self.bursts.run(0, 1, 1)
+            made, _ = self.burst(self.bursts, 0, 1, 1)
             if made:
                 self.keep()
                 return

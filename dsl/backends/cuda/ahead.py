@@ -170,13 +170,21 @@ class AheadProgram:
         held = [a if isinstance(a, Memory) else kept(self.launcher, a, b.dtype) for a, b in zip(arrays, passed, strict=True)]
         before = {k: held[k].copy() for k, b in enumerate(passed) if b.role == "state"}
         left = Memory(self.launcher, "bool", 1, ())
-        flagged = self.ahead([*held, left], scalars, sizes)
-        if flagged or bool(np.asarray(left)):
+
+        def bring_back() -> None:
             for k, copy in before.items():
                 self.launcher.copy(held[k].place(), copy.place())
-            if self.careful is None:
-                self.careful = CudaProgram(self.program, self.launcher, self.prefix)
-            flagged = self.careful(held, scalars, sizes)
+
+        try:
+            flagged = self.ahead([*held, left], scalars, sizes)
+            if flagged or bool(np.asarray(left)):
+                bring_back()
+                if self.careful is None:
+                    self.careful = CudaProgram(self.program, self.launcher, self.prefix)
+                flagged = self.careful(held, scalars, sizes)
+        except MemoryError:                                       # in the middle of a step
+            bring_back()
+            raise
         for a, b, memory in zip(arrays, passed, held, strict=True):
             if b.role != "input" and a is not memory:
                 a[...] = memory.fetched(np.shape(a))

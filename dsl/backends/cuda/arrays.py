@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dsl.backends.cuda.failures import told
 from dsl.backends.cuda.memory import Memory, kept, on_host
 from dsl.ir.types import DType
 
@@ -89,6 +90,7 @@ def given_back(memory: Memory) -> Any:
     return memory.held[:memory.size].reshape(memory.shape)
 
 
+@told
 def given(value: Any) -> Any:
     """A value as a CuPy array, over the same elements if it is on the device."""
     import cupy
@@ -97,6 +99,7 @@ def given(value: Any) -> Any:
     return cupy.asarray(on_host(value))
 
 
+@told
 def cast(memory: Memory, element: DType) -> Memory:
     """In another dtype, on the device if that is between floats."""
     if memory.element == element:

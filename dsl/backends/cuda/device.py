@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dsl.backends.cuda.choice import H200, Figures
+from dsl.backends.cuda.failures import told
 from dsl.backends.cuda.launch import Argument, Array, Place
 from dsl.backends.cuda.presence import problem
 from dsl.backends.cuda.source import Function
@@ -41,8 +42,9 @@ class Kernel:
 
 
 class CupyLauncher:
-    """The current CUDA device.  Raises what CuPy raises if there is none."""
+    """The current CUDA device.  Raises what CuPy raises if there is none, and what `failures` makes of its errors."""
 
+    @told
     def __init__(self) -> None:
         import cupy
         self.cupy: Any = cupy
@@ -61,6 +63,7 @@ class CupyLauncher:
         bandwidth = 2 * attributes.get("MemoryClockRate", 0) * 1e3 * attributes.get("GlobalMemoryBusWidth", 0) / 8 or H200.bandwidth
         return Figures(name, self.processors, clock, bandwidth, bool(attributes.get("CooperativeLaunch", 0)))
 
+    @told
     def load(self, source: str, functions: Sequence[Function]) -> dict[str, Any]:
         if not functions:
             return {}
@@ -82,6 +85,7 @@ class CupyLauncher:
             write(path, code)
         return code
 
+    @told
     def allocate(self, dtype: DType, count: int) -> Any:
         """One element more: an array without elements may be read at index 0."""
         return self.cupy.empty(count + 1, dtype=dtype)
@@ -89,22 +93,27 @@ class CupyLauncher:
     def address(self, of: Any) -> int:
         return int(of.data.ptr)
 
+    @told
     def upload(self, place: Place, values: Array) -> None:
         self.array(place).set(np.ascontiguousarray(values, dtype=place.dtype).reshape(place.shape))
 
+    @told
     def download(self, place: Place) -> Array:
         values: Array = self.cupy.asnumpy(self.array(place))
         return values
 
+    @told
     def copy(self, to: Place, source: Place) -> None:
         self.array(to)[...] = self.array(source)
 
+    @told
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
                together: bool = False) -> None:
         self.ask_for(function, shared)
         function.function((grid,), (block,), tuple(a.of[a.offset:] if isinstance(a, Place) else a for a in arguments), shared_mem=shared,
                           enable_cooperative_groups=together)
 
+    @told
     def most_together(self, function: Any, block: int, shared: int) -> int:
         self.ask_for(function, shared)
         return int(self.driver.occupancyMaxActiveBlocksPerMultiprocessor(function.function.ptr, block, shared)) * self.processors
@@ -115,6 +124,7 @@ class CupyLauncher:
             self.driver.funcSetAttribute(kernel.function.ptr, self.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
             kernel.shared = shared
 
+    @told
     def product(self, out: Place, a: Place, b: Place, a_transposed: bool, b_transposed: bool) -> None:
         left, right = self.array(a), self.array(b)
         self.cupy.matmul(left.T if a_transposed else left, right.T if b_transposed else right, out=self.array(out))

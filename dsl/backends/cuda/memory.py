@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 import numpy as np
 
+from dsl.backends.cuda.failures import NoRoom, told
 from dsl.ir.types import DType
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class OutOfDeviceMemory(MemoryError):
-    """A device has no room: bytes asked for, bytes that values and scratch of ours hold, bytes free and in all (0 if not known)."""
+class OutOfDeviceMemory(NoRoom):
+    """No room for an array: bytes asked for, bytes that values and scratch of ours hold, bytes free and in all (0 if not known)."""
 
     def __init__(self, asked: int, live: int, free: int, total: int) -> None:
         super().__init__(f"{in_words(asked)} asked for on the GPU; lr holds {in_words(live)} there"
@@ -154,6 +155,7 @@ def room(launcher: Launcher, element: DType, count: int) -> Any:
         raise OutOfDeviceMemory(count * np.dtype(element).itemsize, Live.bytes, *free_and_total(launcher)) from None
 
 
+@told
 def give_back(launcher: Launcher) -> None:
     """What CuPy's pool keeps of memory that was let go is the device's again."""
     cupy = getattr(launcher, "cupy", None)
@@ -161,6 +163,7 @@ def give_back(launcher: Launcher) -> None:
         cupy.get_default_memory_pool().free_all_blocks()
 
 
+@told
 def free_and_total(launcher: Launcher) -> tuple[int, int]:
     """Bytes of the device that are free, those of CuPy's pool among them, and all its bytes; zeros if it does not say."""
     cupy = getattr(launcher, "cupy", None)

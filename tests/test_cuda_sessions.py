@@ -1,0 +1,258 @@
+"""Whole sessions on `device cuda`, on a stand-in for CuPy: what a user may do to them, and what may go wrong on a GPU."""
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl.backends.cuda import failures
+from dsl.backends.cuda import program as programs
+from dsl.backends.cuda.choice import Choice
+from dsl.errors import LrError, Source
+from dsl.runtime import gpu as runtime_gpu
+from dsl.runtime.bursts import Bursts
+from dsl.runtime.placement import Processor
+from tests import stand_in_cupy
+from tests.needs import needs
+
+LINE = """
+matrix X[n, d]
+vector t[n]
+shared w[d] = 0.0
+cost C = mean(sqr(X @ w - t))
+minimize C wrt w using sgd(rate = 0.1)
+let y = 2 * X + 1
+"""
+SCRIPT = LINE + """
+data A = linspace(-1, 1, 30)[:, None] + [0.0, 0.5]
+data b = A @ [1.0, -2.0]
+train 40 epochs over X = A, t = b batch 7
+print w
+"""
+
+
+@pytest.fixture
+def gpu():
+    needs(shutil.which("g++"), "g++")
+    with stand_in_cupy.installed() as found:
+        yield found
+
+
+@pytest.fixture
+def auto(gpu, monkeypatch):
+    """`auto` takes the GPU: there is a driver, and a CPU that is slow."""
+    monkeypatch.setattr(runtime_gpu, "driver_here", lambda: True)
+    monkeypatch.setattr(runtime_gpu, "processor", lambda threads: Processor(1e6, 1e6, 1e6, 0.1))
+    return gpu
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """All programs are launched kernel by kernel."""
+    chosen = programs.choose
+
+    def choose(*arguments):
+        found = chosen(*arguments)
+        return Choice(found.seconds, "launches", found.threads)
+    monkeypatch.setattr(programs, "choose", choose)
+
+
+def session(text, device):
+    made = dsl.Session(device=device, stdout=io.StringIO(), stderr=io.StringIO())
+    made.load(Source("a.lr", text))
+    return made
+
+
+def breaking(monkeypatch, problem, after=0):
+    """After so many more launches, each of them raises."""
+    launch, left = stand_in_cupy.Function.__call__, [after]
+
+    def broken(self, *arguments, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise problem
+        launch(self, *arguments, **options)
+    monkeypatch.setattr(stand_in_cupy.Function, "__call__", broken)
+
+
+# ---------------------------------------------------------------- a GPU that fails
+LOST = [stand_in_cupy.CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered"),
+        stand_in_cupy.CUDADriverError("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure\nmore"),
+        stand_in_cupy.CUDADriverError("CUDA_ERROR_DEVICE_UNAVAILABLE: device is lost")]
+
+
+@pytest.mark.parametrize("problem", LOST, ids=lambda problem: str(problem).partition(":")[0])
+def test_a_gpu_that_fails_is_a_diagnostic_with_a_place(gpu, monkeypatch, problem):
+    training = session(SCRIPT, "cuda")
+    formula = session("vector v[n]\ndata b = linspace(0, 1, 9)\nprint 1\nprint sum(v) with v = 3 * b", "cuda")
+    m = dsl.compile(LINE, device="cuda")
+    m["w"] = [1.0, 2.0]
+    breaking(monkeypatch, problem)
+    for line, action in [(11, training.run), (4, formula.run), (1, lambda: m.train(epochs=2, X=np.ones((3, 2)), t=np.ones(3))),
+                         (None, lambda: m.eval("y", X=np.ones((3, 2)))), (None, lambda: m.step(X=np.ones((3, 2)), t=np.ones(3)))]:
+        with pytest.raises(LrError) as caught:
+            action()
+        found = caught.value.diagnostic
+        assert found.code == "E0803" and caught.value.line == line
+        assert found.message == f"the GPU has failed: {str(problem).splitlines()[0]}"
+        assert "may be lost" in found.help and "start again" in found.help and "`device cpu`" in found.help
+
+
+@pytest.mark.parametrize("where", ["asnumpy", "empty", "ndarray.set", "get_current_stream", "Event.record", "ndarray.__setitem__"])
+def test_any_call_may_be_the_one_that_fails(gpu, monkeypatch, where):
+    m = dsl.compile(LINE, device="cuda")
+    X = stand_in_cupy.asarray(np.ones((3, 2), np.float32))
+    m.step(X=np.ones((3, 2)), t=np.ones(3))
+    owner, _, name = where.rpartition(".")
+    space = getattr(stand_in_cupy, owner) if owner else stand_in_cupy.cuda if where == "get_current_stream" else stand_in_cupy
+    stream = stand_in_cupy.Stream()
+
+    def broken(*arguments, **options):
+        raise LOST[0]
+    monkeypatch.setattr(space, name, broken)
+    for action in (lambda: m["w"], lambda: m.step(X=np.ones((3, 2)), t=np.ones(3)), lambda: m.eval("y", X=X)):
+        with stream:
+            try:
+                action()
+            except LrError as problem:
+                assert problem.code in ("E0803", "E0903") and "cudaErrorIllegalAddress" in problem.message
+    with stream, pytest.raises(LrError, match="cudaErrorIllegalAddress"):
+        m.eval("sum(w) + sum(y)", X=np.ones((3, 2)))
+        m.eval("y", X=X)
+        m["w"]
+
+
+def test_a_launch_for_which_there_is_no_room(gpu, monkeypatch):
+    m = dsl.compile(LINE, device="cuda")
+    breaking(monkeypatch, stand_in_cupy.CUDADriverError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"))
+    with pytest.raises(LrError) as caught:
+        m.eval("y", X=np.ones((3, 2)))
+    assert caught.value.code == "E0710" and "OUT_OF_MEMORY" in caught.value.message and "device cpu" in caught.value.hint
+
+
+def test_errors_that_are_not_of_cuda_stay_what_they_are():
+    for problem in (RuntimeError("x"), ValueError("y"), MemoryError("z"), stand_in_cupy.OutOfMemoryError(1, 2)):
+        assert failures.explained(problem) is problem
+
+
+# ---------------------------------------------------------------- a source that is refused
+LOG = """kern.cu(3): warning #177-D: variable "a" was declared but never referenced
+
+kern.cu(12): error: identifier "lr_nothing" is undefined
+kern.cu(15): error: expected a ";"
+
+2 errors detected in the compilation of "kern.cu".
+"""
+
+
+def refusing(monkeypatch):
+    def refuse(source, options=(), **more):
+        raise stand_in_cupy.CompileException(LOG, source, "kern.cu", options)
+    monkeypatch.setattr(stand_in_cupy.cuda.compiler, "compile_using_nvrtc", refuse)
+
+
+@pytest.fixture
+def nothing_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_a_kernel_that_is_refused(gpu, nothing_cached, monkeypatch):
+    training = session(SCRIPT.replace("data A", "data A = ones(30, 2)  #").replace("data b", "data b = ones(30)  #"), "cpu")
+    training.elaborator.device = "cuda"
+    refusing(monkeypatch)
+    with pytest.raises(LrError) as caught:
+        training.run()
+    found = caught.value.diagnostic
+    assert found.code == "E0804" and caught.value.line == 11
+    assert found.message == 'NVRTC refuses a kernel of lr: kern.cu(12): error: identifier "lr_nothing" is undefined'
+    assert "report" in found.help and "`device cpu`" in found.help
+
+
+@pytest.mark.parametrize("problem", ["CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the provided PTX was compiled with an unsupported toolchain.",
+                                     "CUDA_ERROR_NO_BINARY_FOR_GPU: no kernel image is available for execution on the device"])
+def test_machine_code_that_the_driver_refuses(gpu, monkeypatch, problem):
+    def load(self, code):
+        raise stand_in_cupy.CUDADriverError(problem)
+    monkeypatch.setattr(stand_in_cupy.Module, "load", load)
+    with pytest.raises(LrError) as caught:
+        dsl.compile(LINE, device="cuda").eval("y", X=np.ones((3, 2)))
+    assert caught.value.code == "E0804" and problem in caught.value.message
+
+
+def test_auto_goes_on_on_the_cpu(auto, nothing_cached, monkeypatch):
+    wanted = session(SCRIPT, "numpy")
+    wanted.run()
+    refusing(monkeypatch)
+    there = session(SCRIPT, "auto")
+    there.run()
+    assert there.stdout.getvalue() == wanted.stdout.getvalue() and not auto.launches
+    said = [line for line in there.stderr.getvalue().splitlines() if "refuses" in line]
+    assert said == ["auto: on the CPU, because NVRTC refuses a kernel of lr: kern.cu(12): error: identifier \"lr_nothing\" is undefined; "
+                    "this is a defect of lr: please report it"]
+    m = dsl.compile(LINE, device="auto")
+    f = m.function(["X"], "y")
+    for _ in range(2):
+        assert np.array_equal(f(np.ones((3, 2))), np.full((3, 2), 3.0))
+    assert m.step(X=np.ones((3, 2)), t=np.ones(3)) == 1.0 and not auto.launches
+
+
+def test_auto_goes_on_with_the_state_that_the_gpu_had(auto, nothing_cached, monkeypatch):
+    text = SCRIPT.replace("print w", "train 3 epochs over X = A, t = b batch 7 shuffle\nprint w")
+    wanted = session(text, "numpy")
+    wanted.run()
+    there = session(text, "auto")
+    there.command(there.items[0])
+    assert auto.launches
+    refusing(monkeypatch)
+    before = len(auto.launches)
+    there.run(there.items[1:])
+    assert there.stdout.getvalue() == wanted.stdout.getvalue() and len(auto.launches) == before
+
+
+# ---------------------------------------------------------------- memory that runs out in the middle
+GROWING = """
+matrix X[n, d]
+vector t[n]
+shared w[d] = 0.0
+cost C = mean(sqr(X @ w - t))
+minimize C wrt w using adam(rate = 0.1)
+"""
+
+
+def test_steps_of_a_burst_that_runs_out_of_memory_are_undone(gpu, launches, monkeypatch):
+    """What the host launches asks for memory on the way; the state is then that of the steps that are reported."""
+    rng = np.random.default_rng(0)
+    X, t = rng.normal(size=(200, 3)), rng.normal(size=200)
+    monkeypatch.setattr(Bursts, "pace", lambda *_: None)           # all bursts are as long as the first
+    for number in (3, 40, 110):
+        m = dsl.compile(GROWING, device="cuda")
+        m.train(epochs=1, batch=20, X=X, t=t)
+        with monkeypatch.context() as patch:
+            breaking(patch, stand_in_cupy.CUDADriverError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), number)
+            with pytest.raises(LrError) as caught:
+                m.train(epochs=30, batch=20, X=X, t=t)
+        assert caught.value.code == "E0710"
+        made = m.session.reports[-1].steps
+        reference = dsl.compile(GROWING, device="numpy")
+        reference.train(epochs=1, batch=20, X=X, t=t)
+        if made:
+            reference.train(steps=made, batch=20, X=X, t=t)
+        np.testing.assert_allclose(m["w"], reference["w"], rtol=1e-9, atol=1e-12)
+        for each in (m, reference):
+            each.train(epochs=1, batch=20, X=X, t=t)
+        np.testing.assert_allclose(m["w"], reference["w"], rtol=1e-9, atol=1e-12)
+
+
+# ---------------------------------------------------------------- what the host launches
+def test_scalars_of_a_step_are_few_launches(gpu, launches):
+    """Adam's scalars depend on a counter on the device: forty statements, that one thread makes in a launch or two."""
+    m = dsl.compile(GROWING, device="cuda")
+    X, t = np.ones((10, 3)), np.ones(10)
+    counts = []
+    for steps in (2, 3, 7):
+        before = len(gpu.launches)
+        m.train(steps=steps, X=X, t=t)
+        counts.append(len(gpu.launches) - before)
+    assert (counts[2] - counts[1]) / 4 <= 9, counts
