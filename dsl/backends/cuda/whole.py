@@ -208,8 +208,9 @@ class _Whole(Statements):
         return homes
 
     def bring_home(self, passed: tuple[Buffer, ...], homes: dict[Buffer, str], given: dict[Buffer, str]) -> None:
-        """Arrays that change places among each other element by element: what a thread brings it has read before."""
-        if passed or self.flags:
+        """Arrays that change places among each other element by element: what a thread brings it has read before.  Scalars after all
+        threads have read them."""
+        if passed or self.flags or any(b.role != "input" for b in given):
             self.line("lr_barrier(arrived);")
         for group in self.exchanging(passed):
             if len(group) == 1:
