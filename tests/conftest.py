@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_generate_tests(metafunc):
-    if "device" in metafunc.fixturenames:
+    own = [name.strip() for mark in metafunc.definition.iter_markers("parametrize") for name in str(mark.args[0]).split(",")]
+    if "device" in metafunc.fixturenames and "device" not in own:
         given = metafunc.config.getoption("--device")
         metafunc.parametrize("device", [given] if given else ["numpy", "cpu"], indirect=True)
 

@@ -186,9 +186,12 @@ class Apply(Expr):
 
 
 COMPARISONS = frozenset(("eq", "ne", "lt", "le", "gt", "ge", "below", "isnan"))
-FOLDED = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "and": operator.and_, "or": operator.or_,
+FOLDED = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "and": operator.and_, "or": operator.or_, "xor": operator.xor,
+          "ashr": operator.rshift,
           "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge}
-UNITS = {"add": 0, "sub": 0, "mul": 1}
+FLOATS_FOLDED = frozenset(("add", "sub", "mul"))
+"""In float64, then rounded: the same as in float32 at once, for a double has more than twice its digits."""
+UNITS = {"add": 0, "sub": 0, "mul": 1, "or": 0, "xor": 0, "shl": 0, "ashr": 0, "lshr": 0}
 """What an integer stays itself with."""
 _interned: WeakValueDictionary[Any, Any] = WeakValueDictionary()
 _making = RLock()
@@ -250,11 +253,13 @@ def load(buffer: Buffer, index: Iterable[Expr] = ()) -> Load:
 
 
 def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
-    """An instruction over expressions; its dtype follows from them but for `to` and `bits`.  Small integers are reckoned at once."""
+    """An instruction over expressions; its dtype follows from them but for `to` and `bits`.  Literals are reckoned at once."""
     if op in FOLDED and all(type(a) is Const and type(a.value) is not float for a in args):
         value = FOLDED[op](*[a.value for a in args])                                 # type: ignore[attr-defined]
         if -2 ** 31 <= value < 2 ** 31:
             return const(value, "bool" if op in COMPARISONS else args[0].dtype)
+    if op in FLOATS_FOLDED and len(args) == 2 and all(type(a) is Const and is_float(a.dtype) and a.dtype == args[0].dtype for a in args):
+        return const(FOLDED[op](*[a.value for a in args]), args[0].dtype)            # type: ignore[attr-defined]
     if op in UNITS and type(args[-1]) is Const and type(args[-1].value) is int and args[-1].value == UNITS[op]:
         return args[0]
     if op in ("abs", "neg") and isinstance(args[0], Apply) and args[0].op == "neg":    # |-x| = |x|, -(-x) = x, to the bit
