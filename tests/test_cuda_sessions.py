@@ -256,3 +256,20 @@ def test_scalars_of_a_step_are_few_launches(gpu, launches):
         m.train(steps=steps, X=X, t=t)
         counts.append(len(gpu.launches) - before)
     assert (counts[2] - counts[1]) / 4 <= 9, counts
+
+
+# ---------------------------------------------------------------- training again and again
+@pytest.mark.parametrize("where", ["numpy", "cpu", "cuda"])
+def test_a_train_that_cannot_begin_leaves_nothing_behind(gpu, where):
+    """Whether it is the first of its form or not."""
+    text = "vector x[d]\nshared w[3] = 0.5\ncost C = sum(sqr(w - x * uniform(3)))\nminimize C wrt w using sgd(rate = 0.1)"
+    X = np.arange(30.0).reshape(10, 3) / 10
+    m, never_wrong = (dsl.compile(text, device=where, seed=1) for _ in range(2))
+    for rows, options in ((0, {}), (3, {"drop_last": True})):
+        for _ in range(2):
+            for each in (m, never_wrong):
+                each.train(epochs=1, batch=4, x=X, **options)
+            with pytest.raises(LrError) as caught:
+                m.train(epochs=1, batch=4, x=X[:rows], **options)
+            assert caught.value.code == "E0420"
+            np.testing.assert_array_equal(m["w"], never_wrong["w"])

@@ -52,9 +52,6 @@ class Rows(Reading):
         if self.size < 1:
             raise error("E0415", f"a batch size is at least 1, not {self.size}", plan.span)
         self.hold(arrays)
-        if plan.drop_last and self.size > self.total:
-            raise error("E0420", f"no whole batch: {self.total} rows, batches of {self.size}", plan.span,
-                        help="leave out `drop_last`, or take smaller batches")
 
     def hold(self, arrays: Sequence[Any]) -> None:
         """These arrays from now on; they may lie on a GPU."""
@@ -72,6 +69,9 @@ class Rows(Reading):
             if not self.whole and (not array.ndim or array.shape[0] != self.total):
                 raise error("E0211", f"`{leaf_name(feed.leaf)}` has no {self.total} rows to take batches of", feed.span,
                             help="with `batch`, every input has one row a sample; use fixed values as `data` directly")
+        if self.plan.drop_last and self.size > self.total:
+            raise error("E0420", f"no whole batch: {self.total} rows, batches of {self.size}", self.plan.span,
+                        help="leave out `drop_last`, or take smaller batches")
 
     @property
     def steps_an_epoch(self) -> int:

@@ -221,8 +221,8 @@ class Driver:
     # ------------------------------------------------------------ run
     def again(self, arrays: Sequence[Any], count: int) -> Report:
         """Another `train` of the same plan, over other arrays and for another count; all that was compiled serves again."""
-        self.rows.hold(arrays)
         self.count, self.report = count, Report()
+        self.rows.hold(arrays)
         self.published, self.best, self.waited = -1, None, 0
         self.check_numbers()
         self.state.allocate()
