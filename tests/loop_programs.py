@@ -479,7 +479,7 @@ def swapped_scalars():
     return program("swapped_scalars", [a, b, s], turn), lambda z, rng: ({"a": np.array(0), "b": np.array(1)}, {}), expected
 
 
-@case({"n": 0, "m": 2}, {"n": 1, "m": 3}, {"n": 6, "m": 5}, {"n": 7, "m": 1}, large={"n": 40, "m": 3001})
+@case({"n": 0, "m": 2}, {"n": 1, "m": 3}, {"n": 6, "m": 5}, {"n": 7, "m": 1}, {"n": 8, "m": 40}, large={"n": 40, "m": 3001})
 def swapped_states():
     """Two states, and scratch, exchange their contents n times: left and right move on by one row each."""
     x, a, b, s = given("x", "int64", n, m), state("a", "int64", m), state("b", "int64", m), buffer("s", "int64", m)

@@ -7,21 +7,27 @@ one; nothing races; where they wait is needed, and what they lack is found.
 import re
 import shutil
 from functools import cache, partial
+from itertools import product as pairs
 
 import numpy as np
 import pytest
 
+from dsl.backends.cuda import runs
+from dsl.backends.cuda.ahead import AheadProgram, ahead_of
 from dsl.backends.cuda.driver import CudaProgram
 from dsl.backends.cuda.flat import flattened
+from dsl.backends.cuda.launch import Place
+from dsl.backends.cuda.parameters import Parameter
+from dsl.backends.cuda.prelude import prelude
 from dsl.backends.cuda.resident import Shape, WholeProgram
 from dsl.backends.cuda.serial import on_the_device
 from dsl.backends.cuda.shim import ShimLauncher
-from dsl.backends.cuda.source import print_kernels, source_text
+from dsl.backends.cuda.source import Function, print_kernels, source_text
 from dsl.backends.cuda.whole import stays_on_device, whole_program
 from dsl.loops.ir import Product, statements
 from tests.loop_programs import BY_NAME, CASES, agrees
 from tests.needs import needs
-from tests.planted import Loaded, compiled, story
+from tests.planted import Loaded, compiled, replaced, story
 from tests.test_cuda_source import OWN_SIZES, bits, called, prefix
 
 SHAPES = (Shape(1, 32), Shape(1, 128), Shape(1, 512), Shape(2, 96), Shape(3, 64))
@@ -90,3 +96,310 @@ def test_every_shape_agrees_with_numpy_and_has_the_same_bits(case):
         executors.append(partial(called, CudaProgram(case.program, Loaded(launched_functions()), prefix(case))))
     for sizes in sizes_of(case):
         agrees(case, sizes, alike(executors))
+
+
+def test_nothing_races_and_nothing_is_outside():
+    """In one block with arrays near and far, and in a grid; every access is looked at."""
+    for case in WHOLE:
+        for (seed, shape), shared in zip(enumerate((Shape(1, 128), Shape(1, 64), Shape(3, 64))), (99 * 1024, 0, 0)):
+            whole = resident(case, seed, shared, sanitize=True)
+            for sizes in case.sizes:
+                agrees(case, sizes, partial(run, whole, shape))
+
+
+SAMPLE = ("descent_by_batches", "linear_regression", "swapped_states", "total_of_each_turn", "steps_until_small", "histogram",
+          "kernels_that_follow", "statements_between_kernels", "until_a_fault", "products_of_integers", "while_of_an_array")
+
+
+@cache
+def preemptive():
+    return compiled([(wholes()[name].source, [wholes()[name].function]) for name in SAMPLE], preemptive=True)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_threads_put_aside_anywhere_agree_with_numpy(name):
+    case = BY_NAME[name]
+    executors = [partial(run, WholeProgram(wholes()[name], Loaded(preemptive(), seed, preemptive=True)), shape)
+                 for seed, shape in enumerate((Shape(1, 96), Shape(2, 64), Shape(3, 32)))]
+    for sizes in case.sizes[-2:]:
+        agrees(case, sizes, alike(executors))
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES if ahead_of(case.program) is not None])
+def test_launches_that_do_not_wait(name):
+    """They give the bits of those that do, also where the loop is left."""
+    case = BY_NAME[name]
+    ahead = AheadProgram(case.program, ahead_of(case.program), ShimLauncher())
+    waiting = CudaProgram(case.program, Loaded(launched_functions()), prefix(case))
+    for sizes in case.sizes:
+        agrees(case, sizes, alike([partial(called, ahead), partial(called, waiting)]))
+
+
+# ---------------------------------------------------------------- helper functions
+def test_the_device_counts_runs_as_the_host_does():
+    forms = ("threads", "warps", "columns", "slices")
+    calls = [f"lr_runs_of_{form}(extent[i]{'' if form == 'threads' else ', elements[i]'})" for form in forms]
+    body = "\n".join(f"        {form}[i] = {call};" for form, call in zip(forms, calls))
+    declared = ["const long long* extent", "const long long* elements", *(f"long long* {form}" for form in forms), "long long n"]
+    text = f"""extern "C" __global__ void counts({', '.join(declared)}) {{
+    for (long long i = threadIdx.x; i < n; i += blockDim.x) {{
+{body}
+    }}
+}}
+"""
+    function = Function("counts", tuple(Parameter(w.split()[-1], w, "buffer", w) for w in declared), text)
+    launcher = ShimLauncher()
+    counts = launcher.load(prelude(text, {}) + text, [function])["counts"]
+    lengths = [0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1000, 1023, 1024, 1025, 2047, 2048, 2049, 4095, 4096, 4097,
+               32767, 32768, 32769, 10**5, 10**6, 4325375, 4325376, 4325377, 10**7, 10**9, 10**12]
+    extents, elements = (np.array(x) for x in zip(*pairs(lengths, (0, 1, 3, 100, 255, 256, 257, 500, 10**4, 10**6, 10**9))))
+    places = [Place(launcher.allocate("int64", len(extents)), 0, extents.shape, "int64") for _ in range(6)]
+    launcher.upload(places[0], extents)
+    launcher.upload(places[1], elements)
+    launcher.launch(counts, 1, 128, [*places, np.int64(len(extents))])
+    for form, place in zip(forms, places[2:]):
+        wanted = [runs.run_count(form, int(n), int(size)) for n, size in zip(extents, elements)]
+        assert launcher.download(place).tolist() == wanted, form
+
+
+PRODUCT = """extern "C" __global__ void NAME(T* out, const T* a, const T* b, long long rows, long long inner, long long columns,
+    long long a_row, long long a_inner, long long b_inner, long long b_column) {
+    lr_product(out, a, b, rows, inner, columns, a_row, a_inner, b_inner, b_column);
+}
+"""
+C_TYPES = {"int32": "int", "int64": "long long", "float32": "float", "float64": "double"}
+SIZES = [(1, 1, 1), (4, 0, 32), (0, 3, 5), (3, 5, 0), (4, 4, 32), (5, 7, 33), (3, 255, 31), (4, 256, 32), (8, 257, 64), (7, 516, 1),
+         (1, 300, 65), (16, 12, 8)]
+
+
+def product_functions(**planted):
+    """`lr_product` of every dtype, and with a fault each."""
+    names = ["out", "a", "b", "rows", "inner", "columns", "a_row", "a_inner", "b_inner", "b_column"]
+    made = []
+    for label, edit in {"right": lambda text: text, **planted}.items():
+        for dtype, c_type in C_TYPES.items():
+            text = PRODUCT.replace("NAME", f"{label}_{dtype}").replace("T*", f"{c_type}*")
+            declared = tuple(Parameter(n, f"{c_type}* {n}" if k < 3 else f"long long {n}", "buffer", n) for k, n in enumerate(names))
+            made.append((edit(prelude(text, {}) + text), [Function(f"{label}_{dtype}", declared, text)]))
+    return made
+
+
+def multiplied(launcher, function, a, b, ta, tb, shift, grid, block):
+    """The product of the arrays by one launch; `shift` moves them off their places."""
+    dtype = a.dtype.name
+    out = (a.shape[ta], b.shape[1 - tb])
+    places = []
+    for array in (np.full(out, 77, dtype), a, b):
+        memory = launcher.allocate(dtype, array.size + shift)
+        places.append(Place(memory, shift, array.shape, dtype))
+        launcher.upload(places[-1], array)
+    steps = [*((1, a.shape[1]) if ta else (a.shape[1], 1)), *((1, b.shape[1]) if tb else (b.shape[1], 1))]
+    numbers = [np.int64(x) for x in (out[0], a.shape[1 - ta], out[1], *steps)]
+    launcher.launch(function, grid, block, [*places, *numbers], 0, grid > 1)
+    return launcher.download(places[0])
+
+
+def operands(rng, dtype, size, ta, tb):
+    n, k, m = size
+    shapes = ((k, n) if ta else (n, k), (m, k) if tb else (k, m))
+    if dtype.startswith("int"):
+        return [rng.integers(-2**31, 2**31, size=shape).astype(dtype) for shape in shapes]
+    return [rng.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+def product_is_right(launcher, functions, label="right", sizes=SIZES, ways=((0, 1, 64), (1, 2, 96)), dtypes=tuple(C_TYPES)):
+    rng = np.random.default_rng(0)
+    for dtype, size, ta, tb in pairs(dtypes, sizes, (0, 1), (0, 1)):
+        a, b = operands(rng, dtype, size, ta, tb)
+        results = [multiplied(launcher, functions[f"{label}_{dtype}"], a, b, ta, tb, *way) for way in ways]
+        for got in results:
+            assert got.tobytes() == results[0].tobytes(), "bits depend on the shape or the alignment"
+        left, right = a.T if ta else a, b.T if tb else b
+        if dtype.startswith("int"):
+            np.testing.assert_array_equal(results[0], left @ right)
+            continue
+        wide = np.longdouble if dtype == "float64" else np.float64
+        exact, most = left.astype(wide) @ right.astype(wide), np.abs(left).astype(wide) @ np.abs(right).astype(wide)
+        eps = np.finfo(dtype).eps / 2
+        summed = min(size[1], 256) if dtype == "float32" else size[1]
+        bound = summed * eps / (1 - summed * eps) * most + eps * np.abs(exact)              # Higham (2002), 3.1; then it is rounded
+        assert (np.abs(results[0] - exact) <= bound * (1 + 1e-9)).all(), (dtype, size, ta, tb)
+
+
+def test_products_agree_with_numpy():
+    """Float32 within the bound of sums of 256 products that are added up in float64; bits do not depend on where the arrays lie."""
+    functions = compiled(product_functions())
+    product_is_right(ShimLauncher(1), functions, ways=((0, 1, 32), (0, 1, 128), (1, 1, 64), (2, 2, 96), (3, 3, 64)))
+
+
+def test_products_meet_their_arrays_alone():
+    functions = compiled(product_functions(), sanitize=True)
+    product_is_right(ShimLauncher(2, sanitize=True), functions, ways=((0, 1, 64), (1, 2, 32)), dtypes=("float32", "float64"))
+
+
+PRODUCT_FAULTS = {
+    "rows": ("if (i + r < rows && j < columns)", "if (i + r < rows - 1 && j < columns)"),
+    "rows_beyond": ("if (i + r < rows && j < columns)", "if (j < columns)"),
+    "columns_beyond": ("if (i + r < rows && j < columns)", "if (i + r < rows)"),
+    "column_read_beyond": ("b + min(j, columns - 1) * b_column", "b + j * b_column"),
+    "rows_read_beyond": ("min(i + 3, rows - 1) * a_row", "(i + 3) * a_row"),
+    "parts_overlap": ("first += 256", "first += 255"),
+    "part_too_long": ("min(inner - first, 256LL)", "256LL"),
+    "part_forgotten": ("total[r] = lr_plus(total[r], sum[r])", "total[r] = sum[r]"),
+    "rest_forgotten": ("for (; k < count; ++k, b += b_inner) {", "for (; false;) {"),
+    "misaligned": ("const bool aligned = (unsigned long long)a % alignof(lr_four<T>) == 0;", "const bool aligned = true;"),
+    "misaligned_rows": ("aligned && a_inner == 1 && a_row % 4 == 0", "aligned && a_inner == 1"),
+    "tiles": ("tile / across * 4, j = tile % across * 32", "tile % across * 4, j = tile / across * 32"),
+    "neighbour": ("{b[0], b[b_inner], b[2 * b_inner], b[3 * b_inner]}", "{b[0], b[b_inner], b[2 * b_inner], b[2 * b_inner]}"),
+    "grid": ("tile += warps", "tile += 2 * warps"),
+}
+
+
+def test_faults_in_products_are_found():
+    edits = {label: partial(replaced, old=old, new=new) for label, (old, new) in PRODUCT_FAULTS.items()}
+    functions = compiled(product_functions(**edits), sanitize=True)
+    missed = []
+    for label in PRODUCT_FAULTS:
+        try:
+            product_is_right(ShimLauncher(3, sanitize=True), functions, label, dtypes=("float32", "float64"))
+            missed.append(label)
+        except AssertionError:
+            pass
+    assert not missed
+
+
+# ---------------------------------------------------------------- where they wait
+HOMEWARD = re.compile(r"lr_copy\(\w+_home|for \(long long element|if \(thread == 0\) [*{]")
+BARRIER = re.compile(r"\n *(?:if \(\w+\) )?lr_barrier\(arrived\);")
+NEEDLESS = {
+    "permuted_axes": ["k1(x, flat, d, m, n);"],                          # elements that thread 0 does not write
+    "swapped_states": ["k0(row, a, s, m);"],                             # a thread meets its own elements again
+    "kernels_that_follow": ["third(b, a, x, n);"],
+    "products_of_integers": ["lr_product(b, x, a, 7, 7, n, 7, 1, n, 1);"],
+    "statements_between_kernels": [                                      # thread 0 alone
+        "if (thread == 0) y[t] = lr_mul(y[t], 3LL);", "if (thread == 0) x[n - 1] = lr_sub(y[t + 1], y[t]);",
+        "if (thread == 0) sums[0] = sums[1] & 255;"],
+}
+"""What stands after barriers that these programs are right without, because of which thread does what."""
+
+
+def between(source):
+    """The barriers inside a program: not those after arrays were copied from home, and before they are brought there."""
+    start = source.rindex("__launch_bounds__")
+
+    def inside(m):
+        before, after = source[:m.start()].rpartition("\n")[2].strip(), source[m.end():].lstrip()
+        return m.start() > start and not before.startswith(("lr_copy(", "bool met")) and not HOMEWARD.match(after)
+    return [m for m in BARRIER.finditer(source) if inside(m)]
+
+
+def what_follows(source, barrier, mark):
+    return source[barrier.end():].lstrip().partition("\n")[0].replace(mark, "")
+
+
+LARGE = {"sum_of_float32": {"n": 33000}, "linear_regression": {"n": 1100, "d": 5}, "sum_of_outer_products": {"n": 1100, "m": 2, "d": 3},
+         "totals_of_known_length": {"n": 1100}}
+"""With so many runs that one warp combines them."""
+WAITING = (*LARGE, *NEEDLESS, "descent_by_batches", "total_of_each_turn", "products_float64", "steps_until_small", "ragged_scratch",
+           "until_a_fault", "histogram", "while_of_an_array", "batches_of_float32", "derived_sizes")
+
+
+def test_barriers_are_needed():
+    """Without any one of them the watched shim sees a race, in one block or in a grid."""
+    planted = []
+    for name in WAITING:
+        for number in range(len(between(wholes()[name].source))):
+            mark = f"b{len(planted)}_"
+            whole = whole_program(BY_NAME[name].program, mark)
+            barrier = between(whole.source)[number]
+            after = what_follows(whole.source, barrier, mark)
+            if after != "}" or name in LARGE:                            # else it is one for many runs
+                planted.append((name, after, whole, whole.source[:barrier.start()] + whole.source[barrier.end():]))
+    assert {name for name, *_ in planted} == {*WAITING}
+    functions = compiled([(source, [whole.function]) for _, _, whole, source in planted], sanitize=True)
+    missed = []
+    for name, after, whole, _ in planted:
+        case = BY_NAME[name]
+        executors = [partial(run, WholeProgram(whole, Loaded(functions, seed, sanitize=True)), shape)
+                     for seed, shape in pairs(range(2), (Shape(1, 128), Shape(3, 64)))]
+        if not story(case, [*case.sizes[-3:], *([LARGE[name]] if name in LARGE else [])], executors):
+            missed.append((name, after))
+    assert missed == [(name, after) for name, after, *_ in planted if after in NEEDLESS.get(name, [])]
+
+
+# ---------------------------------------------------------------- planted faults
+FAULTS = {
+    "a barrier for one warp": ("kernels_that_follow", "\n        lr_barrier(", "\n        if (threadIdx.x < 32) lr_barrier("),
+    "a barrier for one block": ("kernels_that_follow", "\n        lr_barrier(", "\n        if (blockIdx.x < 1) lr_barrier("),
+    "every thread stores": ("statements_between_kernels", "if (thread == 0) y[t] = lr_mul", "y[t] = lr_mul"),
+    "every block has a thread that stores": ("statements_between_kernels", "if (thread == 0) y[t] =", "if (threadIdx.x == 0) y[t] ="),
+    "once is for every block": ("while_of_an_array", "if (blockIdx.x == 0 && threadIdx.x == 0)", "if (threadIdx.x == 0)"),
+    "what is at home is not fetched": ("update_in_place", "lr_copy(w, w_home, n);", ""),
+    "what is near is not brought home": ("update_in_place", "lr_copy(w_home, w, n);", ""),
+    "arrays that changed places are not brought home": ("descent_by_batches", "lr_copy(w_home, w, d);", ""),
+    "one of two that changed places is brought home": ("swapped_states", "b_home[element] = b_element;", ""),
+    "brought to the other's home": ("swapped_states", "a_home[element] = a_element", "a_home[element] = b_element"),
+    "one brought home before the other is read": (
+        "swapped_states", "const long long b_element", "a_home[element] = a_element;\n        const long long b_element"),
+    "arrays that do not change places": ("swapped_states", "lr_swap(a, b);", ""),
+    "scalars that do not change places": ("swapped_scalars", "lr_swap(a, b);", ""),
+    "a scalar not brought home": ("steps_until_small", "*steps_given = steps", "*steps_given = 0"),
+    "a fault not flagged by a kernel": ("until_a_fault", "*fault = true", "*fault = false"),
+    "a fault not looked at": ("until_a_fault", "(met || *fault)", "met"),
+    "a fault outside of kernels not brought home": ("flag_outside_kernels", "if (met) *fault = true", ""),
+    "many runs for some threads": ("sum_of_float32", "_runs > 64;", "_runs > 64 && threadIdx.x < 32;", {"n": 33000}),
+    "many runs combined by nobody": ("sum_of_float32", "if (many) {", "if (false) {", {"n": 33000}),
+    "many runs combined elsewhere": ("sum_of_float32", "many ? total_runs[", "many ? total_runs[-1 + ", {"n": 33000}),
+    "fewer runs than there are": ("sum_of_float32", "lr_runs_of_threads(n);", "max(lr_runs_of_threads(n) - 1, 0LL);"),
+    "an element of a total that no warp makes": ("sum_of_outer_products", " % warps", "", {"n": 1100, "m": 2, "d": 3}),
+    "a wrong unit": ("steps_until_small", "1, -(double)INFINITY)", "1, 60.0)"),
+    "a transposed product": ("products_of_integers", "lr_product(b, x, a, 7, 7, n, 7, 1,", "lr_product(b, x, a, 7, 7, n, 1, 7,"),
+    "a product of other arrays": ("products_of_integers", "lr_product(b, x, a, 7, 7, n, 1, 7", "lr_product(a, x, b, 7, 7, n, 1, 7"),
+    "a window of the turn before": ("swapped_states", "x + t * m", "x + max(t - 1, 0LL) * m"),
+    "a short batch as long as others": ("batches_of_float32", "min(k, n - start)", "k"),
+}
+
+
+def whole_faults(**options):
+    made = {}
+    for number, (what, (name, old, new, *more)) in enumerate(FAULTS.items()):
+        whole = whole_program(BY_NAME[name].program, f"f{number}_")
+        made[what] = BY_NAME[name], whole, more, replaced(whole.source, old, new)
+    functions = compiled([(source, [whole.function]) for _, whole, _, source in made.values()], **options)
+    for what, (case, whole, more, _) in made.items():
+        yield what, case, [*case.sizes, *more], [
+            partial(run, WholeProgram(whole, Loaded(functions, seed, **options)), shape)
+            for seed, shape in enumerate((Shape(1, 32), Shape(1, 128), Shape(2, 96), Shape(3, 64)))]
+
+
+def test_planted_faults_are_found():
+    """Some are races or outside of arrays; so every access is looked at."""
+    missed = [what for what, case, sizes, executors in whole_faults(sanitize=True) if not story(case, sizes, executors)]
+    assert not missed
+
+
+class Overlapping(WholeProgram):
+    """One array's near place is another's end."""
+
+    def near(self, sizes, shape):
+        found, end = super().near(sizes, shape)
+        last = max(found, key=found.__getitem__, default=None)
+        if last is not None and found[last] >= 16:
+            found[last] -= 16
+        return found, end
+
+
+def test_near_places_that_overlap_are_found():
+    case = BY_NAME["descent_by_batches"]
+    overlapping = Overlapping(wholes()[case.name], Loaded(functions()))
+    assert story(case, case.sizes, [partial(run, overlapping, Shape(1, 64))])
+
+
+def test_the_smallest_arrays_are_near():
+    case, sizes = BY_NAME["linear_regression"], {"n": 1000, "d": 5}
+    whole = resident(case, 0, 8192)
+    found, end = whole.near(sizes, Shape(1, 64))
+    names = {whole.whole.arrays[number].buffer.name for number in found}
+    assert {"g", "r"} <= names and end <= 8192 and all(place % 16 == 0 for place in found.values())
+    assert whole.near(sizes, Shape(2, 64)) == ({}, 0)
+    assert resident(case, 0, 0).near(sizes, Shape(1, 64)) == ({}, 0)
