@@ -48,6 +48,11 @@ class GpuProgram:
     def whole(self) -> WholeProgram:
         return WholeProgram(whole_program(self.program, self.prefix), self.launcher)
 
+    @cached_property
+    def spread(self) -> WholeProgram:
+        """The same for a grid."""
+        return WholeProgram(whole_program(self.program, self.prefix, grid=True), self.launcher)
+
     def keep(self, array: Any) -> Memory:
         """A copy on the device, to be passed in the array's place."""
         return kept(self.launcher, array)
@@ -68,18 +73,17 @@ class GpuProgram:
         choice = self.choice(sizes)
         if choice.way == "launches":
             return (self.launched if self.ahead is None else self.ahead)(arrays, scalars, sizes)
-        blocks = 1
-        if choice.way == "a grid":
-            blocks = min(self.launcher.most_blocks, self.launcher.most_together(self.whole.function, choice.threads, 0))
-        return self.whole.run(arrays, scalars, sizes, Shape(max(1, blocks), choice.threads))
+        if choice.way == "one block":
+            return self.whole.run(arrays, scalars, sizes, Shape(1, choice.threads))
+        together = self.launcher.most_together(self.spread.function, choice.threads, 0)
+        return self.spread.run(arrays, scalars, sizes, Shape(max(1, min(self.launcher.most_blocks, together)), choice.threads))
 
 
 def likely_source(program: Program, sizes: Mapping[str, int], figures: Figures) -> str:
     """What would be compiled on a device with these figures: sizes that are not known count as 1.  Needs no device."""
     stays = stays_on_device(program)
-    if stays and choose(program, sizes, figures).way != "launches":
-        return whole_program(program).source
-    return cuda_source(program)
+    way = choose(program, sizes, figures, stays).way
+    return cuda_source(program) if way == "launches" else whole_program(program, grid=way == "a grid").source
 
 
 def sources(program: Program, prefix: str = "") -> dict[str, str]:

@@ -54,7 +54,8 @@ from dsl.machine.expr import BITS, Buffer, Load, Ref, walk
 from dsl.record import entity
 
 THREADS = 512
-"""The most threads of a block: so many leave each thread 128 registers."""
+"""The most threads of a block: so many leave each thread 128 registers; in a grid 64, so that two blocks fit a processor and enough
+loads are on their way."""
 
 
 @entity
@@ -91,14 +92,15 @@ def stays_on_device(program: Program) -> bool:
                    for s in statements(program.body) if isinstance(s, Kernel) for b in written(s.body))
 
 
-def whole_program(program: Program, prefix: str = "") -> Whole:
-    return _Whole(without_faults(flattened(program)), prefix).whole()
+def whole_program(program: Program, prefix: str = "", grid: bool = False) -> Whole:
+    """`grid`: it is made for blocks that run together, though it may be run by one, and the other way round."""
+    return _Whole(without_faults(flattened(program)), prefix, f"{THREADS}, 2" if grid else str(THREADS)).whole()
 
 
 class _Whole(Statements):
-    def __init__(self, program: Program, prefix: str) -> None:
+    def __init__(self, program: Program, prefix: str, bounds: str) -> None:
         of = roots(program)
-        self.program = program
+        self.program, self.bounds = program, bounds
         met = list(statements(program.body))
         self.variables = frozenset(b for b in program.buffers if not b.rank)
         outside = set(_outside(program))
@@ -153,7 +155,7 @@ class _Whole(Statements):
         self.block(program.body)
         self.bring_home(passed, homes, given)
         self.lines = without_unread(self.lines, ["thread"])
-        text = function_text(f'extern "C" __global__ void __launch_bounds__({THREADS})', self.function, self.parameters, self.summary(),
+        text = function_text(f'extern "C" __global__ void __launch_bounds__({self.bounds})', self.function, self.parameters, self.summary(),
                              "\n".join(self.lines))
         function = Function(self.function, tuple(self.parameters), text)
         return Whole(program, function, self.kernels, arrays, passed, scalars, source_text(self.kernels, [function], self.combining))
