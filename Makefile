@@ -26,7 +26,7 @@ test: $(VENV)/.has-test  ## run the tests (ARGS="-k grad" passes options on, JOB
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 fuzz: $(VENV)/.has-test  ## compare 5,000 random programs on all backends (ARGS="--count 200 --seed 9000")
-	$(BIN)/python tests/fuzz.py --jobs $(JOBS) $(ARGS)
+	$(BIN)/python tests/fuzz.py --jobs $(JOBS) --sanitize $(ARGS)
 
 check: $(VENV)/.has-dev  ## ruff everywhere, mypy --strict on dsl/
 	$(BIN)/ruff check .
