@@ -45,13 +45,17 @@ ON_THE_HOST = (Kernel, Product, Swap, Window, Bind)
 def on_the_device(program: Program) -> tuple[Program, frozenset[Buffer]]:
     """The program, and the scratch buffers of rank 0 that are variables of the host.
 
-    One of these is moved too if it gets its value from an array; that may make others worth moving.  A program without a
-    `Flag` meets no fault, so that its loops may be moved although they ask for one."""
+    One of these is moved too if it gets its value from an array; that may make others worth moving, and stretches longer, so
+    all is moved anew until no variable goes.  A program without a `Flag` meets no fault, so that its loops may be moved
+    although they ask for one."""
     program = without_faults(program)
-    variables: frozenset[Buffer] | None = None
-    while variables != (variables := host_variables(program)):
-        program = Program(program.name, program.buffers, program.scalars, _Mover(program, variables).block(program.body))
-    return program, variables
+    variables = host_variables(program)
+    while True:
+        moved = Program(program.name, program.buffers, program.scalars, _Mover(program, variables).block(program.body))
+        left = variables & host_variables(moved)
+        if left == variables:
+            return moved, variables
+        variables = left
 
 
 class _Mover:
