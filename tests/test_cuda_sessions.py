@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dsl
-from dsl.backends.cuda import failures
+from dsl.backends.cuda import device, failures, resident
 from dsl.backends.cuda import program as programs
 from dsl.backends.cuda.choice import Choice
 from dsl.errors import LrError, Source
@@ -273,3 +273,35 @@ def test_a_train_that_cannot_begin_leaves_nothing_behind(gpu, where):
                 m.train(epochs=1, batch=4, x=X[:rows], **options)
             assert caught.value.code == "E0420"
             np.testing.assert_array_equal(m["w"], never_wrong["w"])
+
+
+WIDE = """
+matrix X[n, d]
+int vector k[n]
+dim K
+shared W[d, K] = 0.1 * normal(d, K)
+model z = tanh(X @ W)
+cost C = mean(xent(z, k)) + mean(sort(z)[:, 0])
+minimize C wrt W using sgd(rate = 0.01)
+"""
+
+
+def test_a_grid_is_smaller_where_its_threads_need_much_memory(gpu, monkeypatch):
+    """A warp has a row's sorted values to itself; the results have the same bits with any number of them."""
+    chosen, call = programs.choose, device.CupyLauncher.launch
+    grids, results = [], []
+
+    def launch(self, function, grid, *more):
+        grids.append(grid)
+        call(self, function, grid, *more)
+    monkeypatch.setattr(programs, "choose", lambda *arguments: Choice(chosen(*arguments).seconds, "a grid", 64))
+    monkeypatch.setattr(device.CupyLauncher, "launch", launch)
+    for room in (1 << 28, 2 * 100 * 8 * 3, 1):
+        monkeypatch.setattr(resident, "PRIVATE_BYTES", room)
+        m = dsl.compile(WIDE, device="cuda", seed=1)
+        m["W"] = np.linspace(-1, 1, 500).reshape(5, 100)
+        grids.clear()
+        m.train(steps=2, X=np.linspace(-1, 1, 40).reshape(8, 5), k=np.arange(8) * 12)
+        results.append((grids[-1], m["W"]))
+    assert [blocks for blocks, _ in results] == [4, 3, 2]
+    assert all(np.array_equal(w, results[0][1]) for _, w in results)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dsl.backends.cuda.driver import PRIVATE_BYTES
 from dsl.backends.cuda.launch import Argument, Launcher, Place
 from dsl.backends.cuda.memory import Memory, kept
 from dsl.backends.cuda.parameters import Parameter
@@ -52,6 +53,7 @@ class WholeProgram:
         given = dict(zip(program.passed, arrays, strict=True))
         values = {r.name: NUMPY[r.dtype](v) for r, v in zip(program.scalars, scalars, strict=True)}
         known = {name: int(sizes[name]) for name in self.sizes}
+        shape = self.bounded(known, shape)
         held = {b: self.given(b, a, lengths(b.shape, known)) for b, a in given.items()}
         near, shared = self.near(known, shape)
         made: list[Memory] = []
@@ -99,6 +101,12 @@ class WholeProgram:
                 raise TypeError(f"{b.name} is {b.dtype}{list(shape)}; given {array.size} elements of {array.element}")
             return array
         return kept(self.launcher, array, b.dtype)
+
+    def bounded(self, sizes: Mapping[str, int], shape: Shape) -> Shape:
+        """A grid of fewer blocks if the private arrays of so many threads would take too much memory; it stays a grid."""
+        one = Shape(1, shape.threads)
+        size = sum(self.length(a, sizes, one) * (-(-BITS[a.buffer.dtype] // 8)) for a in self.whole.arrays if a.kind == "private")
+        return Shape(min(shape.blocks, max(2, PRIVATE_BYTES // max(size, 1))), shape.threads)
 
     def length(self, array: Array, sizes: Mapping[str, int], shape: Shape) -> int:
         """How many elements an array has."""
