@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from dsl.backends.cuda.flat import flattened
 from dsl.backends.cuda.launch import Place
 from dsl.backends.cuda.parameters import Parameter
 from dsl.backends.cuda.prelude import HELPERS
-from dsl.backends.cuda.program import sources
 from dsl.backends.cuda.serial import on_the_device
 from dsl.backends.cuda.shim import ShimError, ShimLauncher
 from dsl.backends.cuda.source import Function, kernel_source, print_kernels, source_text
@@ -473,10 +471,10 @@ print(sha256(repr([sources(case.program) for case in CASES]).encode()).hexdigest
 
 def test_sources_are_the_same_in_every_process():
     """A compiled source is kept under its hash."""
-    for seed in ("1", "2"):
-        made = subprocess.run([sys.executable, "-c", SAME], env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}, cwd=ROOT,
-                              capture_output=True, text=True, check=True)
-        assert made.stdout.strip() == sha256(repr([sources(case.program) for case in CASES]).encode()).hexdigest()
+    begun = [subprocess.Popen([sys.executable, "-c", SAME], env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}, cwd=ROOT,
+                              stdout=subprocess.PIPE, text=True) for seed in ("1", "2", "3")]
+    found = [process.communicate()[0].strip() for process in begun]
+    assert len(found[0]) == 64 and len({*found}) == 1
 
 
 GOLDEN = ["softmax_of_rows", "linear_regression", "gather_with_faults", "roots_by_newton", "totals_of_known_length", "histogram"]
