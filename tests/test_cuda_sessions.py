@@ -10,7 +10,12 @@ import dsl
 from dsl.backends.cuda import device, failures, resident
 from dsl.backends.cuda import program as programs
 from dsl.backends.cuda.choice import Choice
+from dsl.backends.cuda.driver import CudaProgram
+from dsl.backends.cuda.shim import ShimLauncher
 from dsl.errors import LrError, Source
+from dsl.ir.types import Dim, Size
+from dsl.loops.ir import Kernel, Let, Loop, Program, Store
+from dsl.machine.expr import Buffer, const, extent, load, ref
 from dsl.runtime import gpu as runtime_gpu
 from dsl.runtime.bursts import Bursts
 from dsl.runtime.placement import Processor
@@ -305,3 +310,41 @@ def test_a_grid_is_smaller_where_its_threads_need_much_memory(gpu, monkeypatch):
         results.append((grids[-1], m["W"]))
     assert [blocks for blocks, _ in results] == [4, 3, 2]
     assert all(np.array_equal(w, results[0][1]) for _, w in results)
+
+
+# ---------------------------------------------------------------- lanes that store one after the other
+def ones_at_k():
+    """A row of zeros by all lanes, then a one by the first."""
+    return [Loop("j", extent(D), (Store(OUT, (I, J), const(0.0, "float64")),)), Store(OUT, (I, load(K, (I,))), const(1.0, "float64"))], \
+        lambda k, d: np.eye(d)[k]
+
+
+def shifted():
+    """Turn j of the first loop and turn j - 1 of the second store the same element."""
+    return [Loop("j", extent(D), (Store(OUT, (I, J), const(1.0, "float64")),)),
+            Loop("j", extent(D - 1), (Let("at", J + const(1, "int64")), Store(OUT, (I, ref("at")), const(2.0, "float64"))))], \
+        lambda k, d: np.where(np.arange(d) > 0, 2.0, 1.0) + 0.0 * k[:, None]
+
+
+def longer_and_longer():
+    """Turn j is another lane's where there are enough turns for groups of four."""
+    return [Loop("p", extent(D), (Loop("j", ref("p") + const(1, "int64"), (Store(OUT, (I, J), ref("p").to("float64")),)),))], \
+        lambda k, d: np.full((len(k), d), d - 1.0)
+
+
+N, D = (Dim.of(Size(name)) for name in "nd")
+I, J = ref("i"), ref("j")
+K, OUT = Buffer("k", "int64", (N,), "input"), Buffer("out", "float64", (N, D), "output")
+
+
+@pytest.mark.parametrize("make", [ones_at_k, shifted, longer_and_longer])
+def test_lanes_that_store_one_after_the_other_wait(make):
+    needs(shutil.which("g++"), "g++")
+    body, wanted = make()
+    program = Program("rows", (K, OUT), (), (Kernel("k0", "i", extent(N), tuple(body), (), N),))
+    for seed in range(3):
+        run = CudaProgram(program, ShimLauncher(seed, sanitize=True))
+        for d in (7, 40, 150):
+            k, out = np.array([3, 6, 0, 5, 5]), np.full((5, d), np.nan)
+            run([k, out], [], {"n": 5, "d": d})
+            np.testing.assert_array_equal(out, wanted(k, d))

@@ -13,6 +13,7 @@ Strided loops over neighbouring elements take them in groups of four (`lr_load4`
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise, takewhile
@@ -70,7 +71,17 @@ class Lanes(Statements):
         self.find_flat(kernel.body)
         arrays = [t.buffer for t in kernel.totals if t.buffer.rank]
         self.kept = {b: count for b in arrays if (count := self._kept_count(b)) is not None}
-        self.exchanged = {*(b for b in self.needs.written & self.needs.read), *(b for b in arrays if b not in self.kept)}
+        self.exchanged = {*(b for b in self.needs.written & self.needs.read), *(b for b in arrays if b not in self.kept),
+                          *self.stored_again()}
+
+    def stored_again(self) -> set[Buffer]:
+        """Arrays of which different lanes may store an element, one after the other: a shared loop stores in them, and so does another
+        statement, or that loop when it is met again."""
+        stores = Counter(self.root(b) for s in statements(self.kernel.body) for b in self._changed(s))
+        again = {inner for s in statements(self.kernel.body) if isinstance(s, Loop | While) for inner in statements(s.body)}
+        shared = {self.root(b) for loop in self.shares for s in statements(loop.body) for b in self._changed(s)
+                  if loop in again or stores[self.root(b)] > 1}
+        return shared - {t.buffer for t in self.kernel.totals}
 
     def find_flat(self, body: Block) -> None:
         """Rows and columns that are made from an index of all elements."""
