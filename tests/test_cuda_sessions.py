@@ -216,6 +216,19 @@ def test_auto_goes_on_with_the_state_that_the_gpu_had(auto, nothing_cached, monk
     assert there.stdout.getvalue() == wanted.stdout.getvalue() and len(auto.launches) == before
 
 
+def test_auto_does_without_a_gpu_that_cannot_be_had(auto, monkeypatch):
+    def attributes(self):
+        raise stand_in_cupy.CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable")
+    monkeypatch.setattr(stand_in_cupy.Device, "attributes", property(attributes))
+    here = session(SCRIPT, "auto")
+    here.run()
+    said = [line for line in here.stderr.getvalue().splitlines() if line.startswith("auto:")]
+    assert said == ["auto: on the CPU, because the GPU has failed: cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or "
+                    "unavailable; see `nvidia-smi`"]
+    with pytest.raises(LrError, match="E0803"):
+        dsl.compile(SCRIPT, device="cuda")
+
+
 # ---------------------------------------------------------------- memory that runs out in the middle
 GROWING = """
 matrix X[n, d]

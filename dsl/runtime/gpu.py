@@ -17,6 +17,7 @@ from dsl.backends.cuda.arrays import cast
 from dsl.backends.cuda.failures import Refused, told
 from dsl.backends.cuda.memory import Memory, Uploads, on_host
 from dsl.backends.cuda.presence import driver_here
+from dsl.errors import LrError
 from dsl.ir.types import DType
 from dsl.loops import ir
 from dsl.runtime.placement import COMPILE, START, Choice, choose, in_float64, processor, work_of
@@ -55,7 +56,13 @@ class Gpu:
     def lacks(self) -> tuple[str, str] | None:
         """What keeps a GPU from being used, and what to do about it."""
         from dsl.backends.cuda import device
-        return device.absent()
+        found = device.absent()
+        if found is None:
+            try:
+                _ = self.launcher
+            except LrError as problem:                           # others have it, or it has failed before
+                return problem.message, "see `nvidia-smi`"
+        return found
 
     @property
     def receiver(self) -> Any:
