@@ -516,10 +516,10 @@ def test_near_places_that_overlap_are_found():
 
 def test_the_smallest_arrays_are_near():
     case, sizes = BY_NAME["linear_regression"], {"n": 1000, "d": 5}
-    whole = resident(case, 0, 8192)
+    whole = resident(case, 0, 1 << 14)
     found, end = whole.near(sizes, Shape(1, 64))
     names = {whole.whole.arrays[number].buffer.name for number in found}
-    assert {"g", "r"} <= names and end <= 8192 and all(place % 16 == 0 for place in found.values())
+    assert {"g", "r"} <= names and end <= 1 << 14 and all(place % 16 == 0 for place in found.values())
     assert whole.near(sizes, Shape(2, 64)) == ({}, 0)
     assert resident(case, 0, 0).near(sizes, Shape(1, 64)) == ({}, 0)
 

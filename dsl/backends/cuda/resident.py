@@ -18,19 +18,21 @@ from dsl.backends.cuda.driver import PRIVATE_BYTES
 from dsl.backends.cuda.launch import Argument, Launcher, Place
 from dsl.backends.cuda.memory import Memory, kept
 from dsl.backends.cuda.parameters import Parameter
-from dsl.backends.cuda.runs import LANES, MOST_PARTIALS, MOST_RUNS, MOST_SLICES, WARP, Form
+from dsl.backends.cuda.runs import WARP, run_count
 from dsl.backends.cuda.whole import Array, Whole
 from dsl.ir.types import Dim
 from dsl.ir.types import product as elements
 from dsl.loops.interpret import lengths
 from dsl.loops.ir import size_names
 from dsl.loops.python_code import NUMPY
-from dsl.machine.expr import BITS, Buffer, Ref
+from dsl.machine.expr import BITS, Buffer, Const, Extent, Ref
 from dsl.record import record
 
 NEAR = 1 << 20
 """Places below are in shared memory."""
 ALIGNED = 16
+ANY = 1 << 62
+"""An extent of which nothing is known."""
 
 
 @record
@@ -114,8 +116,7 @@ class WholeProgram:
         count = prod(lengths(b.shape, sizes))
         threads = shape.blocks * shape.threads
         if array.kind == "partials":
-            assert array.of is not None
-            return count * self.most_runs(array, sizes) + 1
+            return count * (self.most_runs(array, sizes) + 1) + 1
         if array.kind == "private":
             assert array.of is not None
             return count * (threads // WARP if array.of.form == "warps" else threads)
@@ -123,13 +124,17 @@ class WholeProgram:
 
     @staticmethod
     def most_runs(array: Array, sizes: Mapping[str, int]) -> int:
-        """The most runs that a kernel can have, whatever its extent."""
+        """The most runs that a kernel can have: a size that is bound in the program is at most what it is here."""
         assert array.of is not None
-        form: Form = array.of.form
-        if form == "threads":
-            return MOST_RUNS
-        total = sum((elements(t.buffer.shape) for t in array.of.kernel.totals), start=Dim.of(0)).evaluate(sizes) or 0
-        return min(MOST_SLICES if form == "slices" else MOST_RUNS, max(LANES, MOST_PARTIALS // max(total, 1)))
+        kernel, form = array.of.kernel, array.of.form
+        total = sum((elements(t.buffer.shape) for t in kernel.totals), start=Dim.of(0)).evaluate(sizes) or 0
+        match kernel.extent:
+            case Const(value=extent):
+                return run_count(form, max(0, int(extent)), total)
+            case Extent(dim=dim):
+                return run_count(form, max(0, dim.evaluate(sizes) or 0), total)
+            case _:
+                return run_count(form, ANY, total)
 
     def near(self, sizes: Mapping[str, int], shape: Shape) -> tuple[dict[int, int], int]:
         """The arrays that lie in shared memory, smallest first, and where; and how many bytes they take."""
