@@ -48,16 +48,18 @@ class Named:
     label: str
     program: Program
 
-    def sources(self, prefix: str = "") -> list[str]:
-        """As kernels that are launched, by a host that waits and by one that does not, and as one kernel."""
+    def sources(self, prefix: str = "", every_way: bool = True) -> list[str]:
+        """As kernels that are launched; in every way, also by a host that does not wait, and as one kernel."""
+        if not every_way:
+            return [cuda_source(self.program, prefix)]
         found = list(sources(self.program, prefix).values())
         ahead = ahead_of(self.program)
-        return [text for text in (*found, cuda_source(ahead, prefix) if ahead is not None else "") if text.strip()]
+        return [*found, *([cuda_source(ahead, prefix)] if ahead is not None else [])]
 
 
-def joined(programs: Sequence[Named]) -> str:
+def joined(programs: Sequence[Named], every_way: bool = True) -> str:
     """One source of all, the functions of the `k`th named `p{k}_…`.  Equal ones are there once."""
-    texts = dict.fromkeys(text for p in programs for text in p.sources("p_"))
+    texts = dict.fromkeys(text for p in programs for text in p.sources("p_", every_way) if text.strip())
     return "\n".join(f"namespace n{k} {{\n{re.sub(chr(92) + 'bp_', f'p{k}_', text)}\n}}" for k, text in enumerate(texts))
 
 

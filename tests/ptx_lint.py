@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 FORBIDDEN = {
@@ -34,7 +34,11 @@ __device__ inline double lr_marked(double a, double b, double c) {
 ENTRY = re.compile(r"\.entry\s+(\w+)\s*\((.*?)\)[^{;]*\{(.*?)\n\}", re.DOTALL)
 SIGNATURE = re.compile(r"__global__\s+void(?:\s+__launch_bounds__\([^)]*\))?\s+(\w+)\(([^)]*)\)")
 SCALAR = re.compile(r"(?:const )?(?:bool|int|unsigned(?: int| long long)?|long long|float|double)(?: const)? \w+")
-INSTRUCTION = re.compile(r"(?:@!?%\w+\s+)?([a-z][\w.:]*)\s+([^;]*)")
+# No array of a program has elements of this type: they are addresses.
+ADDRESSES = re.compile(r"(?:const )?unsigned long long\s*\*")
+UNKNOWN = "an array that no parameter names"
+TABLE, LISTED = " (a table)", ", an array in it"
+INSTRUCTION = re.compile(r"(?:@!?%\w+\s+)?([a-z][\w.:]*)(?:\s+([^;]*))?")
 WORDS = re.compile(r"%?[A-Za-z_$][\w$.]*")
 FUSED = re.compile(r"\bfma\.[\w.]+")
 
@@ -72,32 +76,71 @@ def arrays_of(source: str) -> dict[str, dict[str, str]]:
     found = {}
     for name, inside in SIGNATURE.findall(source):
         parameters = [p.strip() for p in inside.split(",")]
-        found[name] = {f"{name}_param_{k}": p.split()[-1].lstrip("*") for k, p in enumerate(parameters) if p and not SCALAR.fullmatch(p)}
+        found[name] = {f"{name}_param_{k}": p.split()[-1].lstrip("*") + (TABLE if ADDRESSES.match(p) else "")
+                       for k, p in enumerate(parameters) if p and not SCALAR.fullmatch(p)}
     return found
 
 
 def read_stale(body: str, arrays: Mapping[str, str]) -> list[str]:
-    """Arrays that are read by `ld.global.nc`, which need not see what this kernel wrote, although it writes them."""
-    instructions = [m.groups() for line in body.splitlines() if (m := INSTRUCTION.fullmatch(line.strip().rstrip(";")))]
+    """Arrays that are read by `ld.global.nc`, which need not see what this kernel wrote.
+
+    Where threads wait for each other such an array may not be written anywhere, for reads may have been moved over the barrier.
+    Where they do not, a thread sees its own writes only, and it does harm if a way leads from one to the read."""
+    instructions, after = graph(body)
+    together = any(op.startswith(("bar.", "barrier.")) for op, _ in instructions)
     holds = pointers(instructions, arrays)
-    read, written = set[str](), set[str]()
-    for op, operands in instructions:
+    read, written = defaultdict(set), defaultdict(set)
+    for place, (op, operands) in enumerate(instructions):
         address = re.search(r"\[([^\]+]+)", operands)
         if address is None or re.search(r"\.(?:shared|local|param|const)\b", op):
             continue
-        found = holds.get(address[1].strip()) or {f"an array that no parameter names ({address[1].strip()})"}
-        if op.startswith("ld.global") and ".nc" in op:
-            read |= found
-        elif op.startswith(("st.", "atom.", "red.")):
-            written |= found
-    unknown = any(name.startswith("an array") for name in written)
-    return sorted(read if unknown else read & written)
+        is_cached, is_write = op.startswith("ld.global") and ".nc" in op, op.startswith(("st.", "atom.", "red."))
+        for array in holds.get(address[1].strip()) or {UNKNOWN}:
+            if is_cached or is_write:
+                (read if is_cached else written)[array].add(place)
+    found = []
+    for array, places in read.items():
+        writes = set().union(*written.values()) if array == UNKNOWN else written[array] | written[UNKNOWN]
+        if writes and (together or places & reached(writes, after)):
+            found.append(array)
+    return sorted(found)
+
+
+def graph(body: str) -> tuple[list[tuple[str, str]], list[list[int]]]:
+    """The instructions, and which may follow each."""
+    instructions, labels, goals = list[tuple[str, str]](), dict[str, int](), list[tuple[int, str, bool]]()
+    for line in (line.strip().rstrip(";") for line in body.splitlines()):
+        if label := re.fullmatch(r"(\$?[\w$]+):", line):
+            labels[label[1]] = len(instructions)
+        elif found := INSTRUCTION.fullmatch(line):
+            op, operands = found[1], found[2] or ""
+            if op.startswith("bra"):
+                goals.append((len(instructions), operands.strip(), line.startswith("@")))
+            instructions.append((op, operands))
+    after = [[place + 1] if place + 1 < len(instructions) and not op.startswith(("ret", "exit")) else []
+             for place, (op, _) in enumerate(instructions)]
+    for place, goal, conditional in goals:
+        after[place] = [*(after[place] if conditional else []), labels[goal]]
+    return instructions, after
+
+
+def reached(starts: Iterable[int], after: Sequence[Sequence[int]]) -> set[int]:
+    """What may run after one of these."""
+    seen, work = set[int](), [follower for start in starts for follower in after[start]]
+    while work:
+        place = work.pop()
+        if place not in seen and place < len(after):
+            seen.add(place)
+            work += after[place]
+    return seen
 
 
 def pointers(instructions: Iterable[tuple[str, str]], arrays: Mapping[str, str]) -> dict[str, set[str]]:
-    """Into which arrays the registers may point: parameters by name, global variables by theirs."""
+    """Into which arrays the registers may point: parameters by name, global variables by theirs, and what a table of addresses
+    lists by the table's."""
     edges: dict[str, set[str]] = defaultdict(set)
     holds: dict[str, set[str]] = defaultdict(set)
+    loaded: dict[str, list[str]] = defaultdict(list)
     for op, operands in instructions:
         if op.startswith(("st.", "bar", "ret", "bra", "setp", "atom.", "red.", "membar", "fence")):
             continue
@@ -106,7 +149,11 @@ def pointers(instructions: Iterable[tuple[str, str]], arrays: Mapping[str, str])
             names = {arrays[w] for w in words if w in arrays}
             for t in targets:
                 holds[t] |= names
-        elif not op.startswith("ld."):
+        elif op.startswith("ld."):
+            for word in words:
+                if word.startswith("%"):
+                    loaded[word] += targets
+        else:
             for word in words:
                 for t in targets:
                     if word.startswith("%"):
@@ -116,9 +163,10 @@ def pointers(instructions: Iterable[tuple[str, str]], arrays: Mapping[str, str])
     work = list(holds)
     while work:
         source = work.pop()
-        for target in edges[source]:
-            if not holds[source] <= holds[target]:
-                holds[target] |= holds[source]
+        listed = {name + LISTED for name in holds[source] if name.endswith(TABLE)}
+        for target, held in [*((t, holds[source]) for t in edges[source]), *((t, listed) for t in loaded[source])]:
+            if not held <= holds[target]:
+                holds[target] |= held
                 work.append(target)
     return holds
 
