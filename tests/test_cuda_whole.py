@@ -142,6 +142,11 @@ def test_launches_that_do_not_wait(name):
         agrees(case, sizes, alike([partial(called, ahead), partial(called, waiting)]))
 
 
+@pytest.mark.parametrize("name", ["descent_by_batches", "until_a_fault", "products_of_integers"])
+def test_sources(name, golden):
+    golden(f"cuda/whole_{name}.cu", whole_program(BY_NAME[name].program).source)
+
+
 # ---------------------------------------------------------------- helper functions
 def test_the_device_counts_runs_as_the_host_does():
     forms = ("threads", "warps", "columns", "slices")
