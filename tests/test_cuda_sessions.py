@@ -1,7 +1,9 @@
 """Whole sessions on `device cuda`, on a stand-in for CuPy: what a user may do to them, and what may go wrong on a GPU."""
 
+import gc
 import io
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -291,6 +293,22 @@ def test_a_train_that_cannot_begin_leaves_nothing_behind(gpu, where):
                 m.train(epochs=1, batch=4, x=X[:rows], **options)
             assert caught.value.code == "E0420"
             np.testing.assert_array_equal(m["w"], never_wrong["w"])
+
+
+@pytest.mark.parametrize("where", ["numpy", "cpu", "cuda"])
+def test_a_model_holds_no_data_of_its_last_train(gpu, where):
+    X, t = np.ones((5000, 4)), np.ones(5000)
+    with stand_in_cupy.installed(memory=X.nbytes * 2 - 10_000) as small:
+        m = dsl.compile(GROWING, device=where)
+        m["w"] = np.zeros(4)
+        for k in range(3):
+            mine = X + k
+            there = stand_in_cupy.asarray(mine) if where == "cuda" and k == 2 else None
+            watched = weakref.ref(mine)
+            m.train(steps=2, X=mine if there is None else there, t=t)
+            del mine, there
+            gc.collect()
+            assert watched() is None and small.used < 10_000
 
 
 WIDE = """

@@ -113,6 +113,7 @@ class Bursts:
         driver, rows = self.driver, self.driver.rows
         if self.keep:
             driver.compute.gpu.follow()
+        self.release()                                            # before there is memory for the next
         before = zip([driver.current[p] for p in self.places], self.made.state, strict=True)
         if self.keep:
             self.state: list[Any] = [self.there(v, n.dtype) for v, n in before]
@@ -137,6 +138,10 @@ class Bursts:
             room: Callable[..., Any] = getattr(self.native, "empty", np.zeros)           # the program writes it as an epoch begins
             self.order = self.there(rows.order(driver.made // rows.steps_an_epoch), "int64") if driver.made % rows.steps_an_epoch else \
                 room((rows.total,), "int64")
+
+    def release(self) -> None:
+        """What was filled in for steps, but the state, is not needed any more."""
+        self.data, self.fixed = [], []
 
     def pays(self, made: Program) -> bool:
         """Whether `auto` makes the steps on the GPU."""

@@ -73,6 +73,10 @@ class Rows(Reading):
             raise error("E0420", f"no whole batch: {self.total} rows, batches of {self.size}", self.plan.span,
                         help="leave out `drop_last`, or take smaller batches")
 
+    def release(self) -> None:
+        """The arrays are not needed any more, until others are held."""
+        self.arrays, self.fetched = [], None
+
     @property
     def steps_an_epoch(self) -> int:
         return -(-self.stop // self.size)

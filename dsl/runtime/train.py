@@ -259,6 +259,7 @@ class Driver:
             raise self.interrupted() from None
         finally:
             self.keep()
+            self.release()
             report.epochs = report.steps // self.rows.steps_an_epoch
             if self.log:
                 self.log.close()
@@ -408,6 +409,12 @@ class Driver:
         if self.bursts is not None:
             self.current, self.away = self.bursts.results(), True
         self.state.values.update(zip(self.targets, self.current, strict=True))
+
+    def release(self) -> None:
+        """A training that may be run again, over other arrays, holds none of these."""
+        self.rows.release()
+        if self.bursts is not None:
+            self.bursts.release()
 
     def resize(self, length: int) -> None:
         """Steps of this many rows from now on."""
