@@ -16,7 +16,7 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -38,6 +38,7 @@ EXAMPLES = sorted((TESTS.parent / "examples").glob("*.lr"))
 GOOD = sorted((TESTS / "good").glob("*.lr"))
 NOT_TRAINABLE = ("E0402", "E0406", "E0421")
 NO_DERIVATIVE = ("E0401", "E0402", "E0403", "E0404", "E0405", "E0406")
+PREFIX, BEGINS = "p_", re.compile(r"\bp_")
 RESOURCES = ("--ptxas-options=-v",)
 
 
@@ -48,19 +49,22 @@ class Named:
     label: str
     program: Program
 
-    def sources(self, prefix: str = "", every_way: bool = True) -> list[str]:
-        """As kernels that are launched; in every way, also by a host that does not wait, and as one kernel."""
-        if not every_way:
-            return [cuda_source(self.program, prefix)]
-        found = list(sources(self.program, prefix).values())
+    @cached_property
+    def kernels(self) -> str:
+        """To be launched one by one."""
+        return cuda_source(self.program, PREFIX)
+
+    @cached_property
+    def ways(self) -> list[str]:
+        """The same, also by a host that does not wait, and as one kernel."""
         ahead = ahead_of(self.program)
-        return [*found, *([cuda_source(ahead, prefix)] if ahead is not None else [])]
+        return [*sources(self.program, PREFIX).values(), *([cuda_source(ahead, PREFIX)] if ahead is not None else [])]
 
 
 def joined(programs: Sequence[Named], every_way: bool = True) -> str:
     """One source of all, the functions of the `k`th named `p{k}_…`.  Equal ones are there once."""
-    texts = dict.fromkeys(text for p in programs for text in p.sources("p_", every_way) if text.strip())
-    return "\n".join(f"namespace n{k} {{\n{re.sub(chr(92) + 'bp_', f'p{k}_', text)}\n}}" for k, text in enumerate(texts))
+    texts = dict.fromkeys(text for p in programs for text in (p.ways if every_way else [p.kernels]) if text.strip())
+    return "\n".join(f"namespace n{k} {{\n{re.sub(BEGINS, f'p{k}_', text)}\n}}" for k, text in enumerate(texts))
 
 
 def programs_of(label: str, session: dsl.Session, name: str | None = None) -> list[Named]:

@@ -95,7 +95,7 @@ def test_loop_programs(block):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_fma_of_a_program_is_one_instruction(dtype):
-    for source in Named(dtype, BY_NAME[f"{dtype}_instructions"].program).sources():
+    for source in Named(dtype, BY_NAME[f"{dtype}_instructions"].program).ways:
         assert set(re.findall(r"\bfma(\.[\w.]+)", compiled(source, HERE).ptx)) == {f".rn.f{dtype[-2:]}"}
         assert "marked.f" in compiled(MARK + source, "compute_90", ()).ptx
 
