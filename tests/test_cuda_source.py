@@ -419,7 +419,7 @@ extern "C" __global__ void NAME(const long long* a, const long long* b, long lon
         assert right == (name == "right"), name
 
 
-def rows_from(start):
+def rows_from():
     """Rows from `start` on: mapped, added up by rows and by columns, and in whole, all in float32."""
     m = Dim.of(Size("m"))
     x, y = Buffer("x", "float32", (n + 3, m), "input"), Buffer("y", "float32", (n + 3, m), "state")
@@ -442,7 +442,7 @@ def rows_from(start):
 @pytest.mark.parametrize("rows, columns", [(3, 5), (300, 5), (7, 133), (600, 131)])
 def test_alignment_changes_no_bit(rows, columns, gcc):
     """Windows that begin at no multiple of 16 bytes hold the same numbers, and give the same bits."""
-    program = rows_from(0)
+    program = rows_from()
     cuda = on_the_shim(program)
     values = np.random.default_rng(0).normal(size=(rows, columns)).astype("f4")
     results = []

@@ -34,7 +34,7 @@ from dsl.machine.expr import Buffer, const, extent, load, ref
 from tests.loop_programs import BY_NAME, CASES, agrees
 from tests.needs import needs
 from tests.planted import Loaded, compiled, replaced, story
-from tests.test_cuda_source import OWN_SIZES, bits, called, prefix
+from tests.test_cuda_source import OWN_SIZES, bits, called, prefix, rows_from
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHAPES = (Shape(1, 32), Shape(1, 128), Shape(1, 512), Shape(2, 96), Shape(3, 64))
@@ -112,6 +112,24 @@ def test_nothing_races_and_nothing_is_outside():
             whole = resident(case, seed, shared, sanitize=True)
             for sizes in case.sizes:
                 agrees(case, sizes, partial(run, whole, shape))
+
+
+@pytest.mark.parametrize("rows, columns", [(3, 5), (300, 5), (40, 133)])
+def test_alignment_changes_no_bit(rows, columns):
+    """Windows that begin at no multiple of 16 bytes, of arrays near and far, in one block and in a grid."""
+    made = rows_from()
+    whole = WholeProgram(whole_program(made), ShimLauncher())
+    values, results = np.random.default_rng(0).normal(size=(rows, columns)).astype("f4"), []
+    for start, shape in pairs(range(4), (Shape(1, 64), Shape(2, 32))):
+        x, y = np.full((rows + 3, columns), np.nan, "f4"), np.full((rows + 3, columns), 7, "f4")
+        x[start:start + rows] = values
+        arrays = [x, y, np.zeros(rows, "f4"), np.zeros(columns, "f4"), np.zeros((), "f4")]
+        whole.run(arrays, [np.int64(start)], {"n": rows, "m": columns}, shape)
+        np.testing.assert_array_equal(y[start:start + rows], values * np.float32(3))
+        assert (np.delete(y, np.s_[start:start + rows], 0) == 7).all()
+        np.testing.assert_allclose(arrays[3], values.sum(0, dtype="f8"), rtol=0, atol=1e-5 * rows)
+        results.append([bits(a) for a in arrays[2:]])
+    assert all(r == results[0] for r in results)
 
 
 SAMPLE = ("descent_by_batches", "linear_regression", "swapped_states", "total_of_each_turn", "steps_until_small", "histogram",
