@@ -263,12 +263,9 @@ def own_buffers(s: Stmt) -> list[Buffer]:
 def size_names(program: Program) -> tuple[str, ...]:
     """The size variables that are parameters of the program, sorted."""
     dims: set[Dim] = set()
-    bound: set[str] = set()
     for b in (*program.buffers, *buffers_of(program.body)):
         dims.update(b.shape)
     for s in statements(program.body):
-        if isinstance(s, Bind):
-            bound.add(s.size)
         for e in walk(expressions(s)):
             if isinstance(e, Extent):
                 dims.add(e.dim)
