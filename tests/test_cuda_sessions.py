@@ -276,6 +276,9 @@ def test_scalars_of_a_step_are_few_launches(gpu, launches):
         m.train(steps=steps, X=X, t=t)
         counts.append(len(gpu.launches) - before)
     assert (counts[2] - counts[1]) / 4 <= 9, counts
+    (_, compiled), = m.session.compute.loops.values()
+    most = max(len(f.parameters) for p in compiled.ahead.ahead.kernels.values() for f in p.functions)
+    assert most < 20, "what only one of the launches meets is a variable in it"
 
 
 # ---------------------------------------------------------------- training again and again

@@ -41,6 +41,13 @@ class Kernel:
         self.function, self.shared = function, 0
 
 
+def passed(argument: Argument) -> Any:
+    """As a kernel is given it; to slice an array takes the host longer than all else about it."""
+    if not isinstance(argument, Place):
+        return argument
+    return argument.of[argument.offset:] if argument.offset else argument.of
+
+
 class CupyLauncher:
     """The current CUDA device.  Raises what CuPy raises if there is none, and what `failures` makes of its errors."""
 
@@ -110,7 +117,7 @@ class CupyLauncher:
     def launch(self, function: Any, grid: int, block: int, arguments: Sequence[Argument], shared: int = 0,
                together: bool = False) -> None:
         self.ask_for(function, shared)
-        function.function((grid,), (block,), tuple(a.of[a.offset:] if isinstance(a, Place) else a for a in arguments), shared_mem=shared,
+        function.function((grid,), (block,), tuple(map(passed, arguments)), shared_mem=shared,
                           enable_cooperative_groups=together)
 
     @told

@@ -28,6 +28,7 @@ from dsl.loops.ir import (
     blocks,
     buffers_of,
     expressions,
+    own_buffers,
     statements,
 )
 from dsl.machine.expr import Buffer, Expr, Extent, Load, Ref, const, walk
@@ -92,19 +93,36 @@ def host_variables(program: Program) -> frozenset[Buffer]:
 
 
 def locals_of(program: Program) -> dict[Kernel, list[Buffer]]:
-    """Scratch of rank 0 that only one kernel meets, which has one iteration and runs once: it is a variable of the thread."""
+    """Scratch of rank 0 that only one kernel meets, which has one iteration, and that keeps nothing for when it runs again: it is a
+    variable of the thread."""
     users: dict[Buffer, list[Stmt]] = {}
-    for s in program.body:
-        for b in buffers_of((s,)):
-            users.setdefault(b, []).append(s)
+
+    def meet(body: Block) -> None:
+        for s in body:
+            for b in buffers_of((s,)) if isinstance(s, Kernel) else own_buffers(s):
+                users.setdefault(b, []).append(s)
+            if not isinstance(s, Kernel):
+                for inner in blocks(s):
+                    meet(inner)
+
+    meet(program.body)
+    once, bases = set(program.body), set(roots(program).values())
     found: dict[Kernel, list[Buffer]] = {}
     for b in program.scratch:
         match users.get(b):
-            case [Kernel() as kernel] if b.rank == 0 and is_once(kernel) and b not in roots(program).values():
+            case [Kernel() as kernel] if b.rank == 0 and is_once(kernel) and b not in bases \
+                    and (kernel in once or _stored_first(kernel.body, b)):
                 found.setdefault(kernel, []).append(b)
             case _:
                 pass
     return found
+
+
+def _stored_first(body: Block, b: Buffer) -> bool:
+    """Whether the first that a body does with `b` is to store in it."""
+    first = next((s for s in body if b in buffers_of((s,))), None)
+    read = {e.buffer for e in walk(expressions(first)) if isinstance(e, Load)} if first is not None else set()
+    return isinstance(first, Store) and first.buffer is b and b not in read
 
 
 def is_once(kernel: Kernel) -> bool:
