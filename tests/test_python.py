@@ -119,7 +119,8 @@ def test_precision_and_seed_override_the_header():
 
 @pytest.mark.parametrize(
     "options",
-    [{"precision": "float16"}, {"device": "tpu"}, {"seed": -1}, {"seed": "a"}, {"seed": 1.5}, {"device": "cuda"}, {"precision": 64}],
+    [{"precision": "float16"}, {"device": "tpu"}, {"seed": -1}, {"seed": "a"}, {"seed": 1.5},
+     pytest.param({"device": "cuda"}, marks=pytest.mark.on_the_cpu), {"precision": 64}],
 )
 def test_wrong_options(options):
     fault(lambda: dsl.compile("let a = 1", **options))
