@@ -1,6 +1,7 @@
 """In which way a program runs on a GPU: what is estimated of work whose answer is known, and how it moves with sizes and devices."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_estimates_are_near_what_a_device_can_do():
 
 
 def ordered(values):
-    return all(a <= b * (1 + 1e-9) for a, b in zip(values, values[1:]))
+    return all(a <= b * (1 + 1e-9) for a, b in pairwise(values))
 
 
 @pytest.mark.parametrize("name", ["line", "network", "wide network"])

@@ -44,6 +44,7 @@ template <class T> __device__ inline void lr_dots(
     T (&sum)[4], const T* const (&a)[4], const T* b, long long count, long long a_inner, long long b_inner, bool whole, bool across) {
     long long k = 0;
     if (whole) {
+        #pragma unroll 2
         for (; k + 4 <= count; k += 4, b += 4 * b_inner) {
             lr_four<T> a_four[4];
             #pragma unroll
@@ -64,6 +65,7 @@ template <class T> __device__ inline void lr_dots(
             for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a_four.at[r], *b, sum[r]);
         }
     }
+    #pragma unroll 2
     for (; k < count; ++k, b += b_inner) {
         #pragma unroll
         for (int r = 0; r < 4; ++r) sum[r] = lr_fma(a[r][k * a_inner], *b, sum[r]);
@@ -86,10 +88,12 @@ template <class T> __device__ inline void lr_product(
     const long long warp = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / 32, warps = (long long)gridDim.x * blockDim.x / 32;
     const long long across = (columns + 31) / 32, tiles = (rows + 3) / 4 * across;
     const bool aligned = (unsigned long long)a % alignof(lr_four<T>) == 0;
+    #pragma unroll 1
     for (long long tile = warp; tile < tiles; tile += warps) {
         const long long i = tile / across * 4, j = tile % across * 32 + threadIdx.x % 32;
         const T* const b_j = b + min(j, columns - 1) * b_column;
         typename lr_wide<T>::type total[4] = {0, 0, 0, 0};
+        #pragma unroll 1
         for (long long first = 0; first < inner; first += 256) {
             const T* const a_rows[4] = {
                 a + i * a_row + first * a_inner, a + min(i + 1, rows - 1) * a_row + first * a_inner,
