@@ -8,7 +8,7 @@ A stretch declares nothing that is used after it, changes no variable from befor
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from dsl.backends.cuda.parameters import host_variables
 from dsl.ir.types import ONE
@@ -38,6 +38,7 @@ from dsl.loops.ir import (
     statements,
 )
 from dsl.machine.expr import Apply, Buffer, Load, Ref, const, walk
+from dsl.record import record
 
 ON_THE_HOST = (Kernel, Product, Swap, Window, Bind)
 
@@ -49,27 +50,78 @@ def on_the_device(program: Program) -> tuple[Program, frozenset[Buffer]]:
     all is moved anew until no variable goes.  A program without a `Flag` meets no fault, so that its loops may be moved
     although they ask for one."""
     program = without_faults(program)
-    variables = host_variables(program)
+    variables, known = host_variables(program), _Known()
     while True:
-        moved = Program(program.name, program.buffers, program.scalars, _Mover(program, variables).block(program.body))
+        moved = Program(program.name, program.buffers, program.scalars, _Mover(program, variables, known).block(program.body))
         left = variables & host_variables(moved)
         if left == variables:
             return moved, variables
         variables = left
 
 
+@record
+class Facts:
+    """What a statement and those inside it are about: the names it declares for those after it, all that are declared in it, used
+    and changed; the buffers it loads, adds to or stores into; whether it is bound to the host, and whether it leaves a loop around it."""
+
+    declares: frozenset[str]
+    declared: frozenset[str]
+    used: frozenset[str]
+    changed: frozenset[str]
+    written: frozenset[Buffer]
+    touched: frozenset[Buffer]
+    stays: bool
+    leaves: bool
+
+
+class _Known:
+    """The facts of statements, found once."""
+
+    def __init__(self) -> None:
+        self.facts: dict[Stmt, Facts] = {}
+
+    def __call__(self, s: Stmt) -> Facts:
+        found = self.facts.get(s)
+        if found is None:
+            found = self.facts[s] = self.found(s)
+        return found
+
+    def found(self, s: Stmt) -> Facts:
+        inside = [self(i) for block in blocks(s) for i in block]
+        met = walk(expressions(s))
+        declares = frozenset((s.name,) if isinstance(s, Let | Local) else ())
+        changed = frozenset((s.name,) if isinstance(s, Assign) else (s.target.name,) if isinstance(s, Combine) and isinstance(s.target, Ref)
+                            else ())
+        written = frozenset((s.buffer,) if isinstance(s, Store) else (s.target.buffer,) if isinstance(s, Combine)
+                            and isinstance(s.target, Load) else ())
+        return Facts(
+            declares,
+            declares.union(*(f.declared for f in inside)),
+            changed.union((e.name for e in met if isinstance(e, Ref)), *(f.used for f in inside)),
+            changed.union(*(f.changed for f in inside)),
+            written.union(*(f.written for f in inside)),
+            written.union((e.buffer for e in met if isinstance(e, Load)), *(f.touched for f in inside)),
+            isinstance(s, ON_THE_HOST) or any(e is FAULT for e in met) or any(f.stays for f in inside),
+            isinstance(s, Leave) or (not isinstance(s, While) and any(f.leaves for f in inside)))
+
+
 class _Mover:
-    def __init__(self, program: Program, variables: frozenset[Buffer]) -> None:
-        self.variables, self.count = variables, 0
+    def __init__(self, program: Program, variables: frozenset[Buffer], known: _Known) -> None:
+        self.variables, self.known, self.count = variables, known, 0
         self.taken = {s.name for s in statements(program.body) if isinstance(s, Let | Local)} | {r.name for r in program.scalars}
         self.taken |= {s.index for s in statements(program.body) if isinstance(s, Loop | Kernel)}
 
     def block(self, body: Block) -> Block:
         """Takes the longest stretch from each statement on; what stays is looked into."""
         made: list[Stmt] = []
+        facts = [self.known(s) for s in body]
+        used: list[frozenset[str]] = [frozenset()]               # from each statement on
+        for f in reversed(facts):
+            used.append(used[-1] | f.used)
+        used.reverse()
         at = 0
         while at < len(body):
-            end = self.stretch(body, at)
+            end = self.stretch(facts, used, at)
             if end > at:
                 made.append(self.kernel(body[at:end]))
                 at = end
@@ -89,36 +141,25 @@ class _Mover:
             case _:
                 return s
 
-    def stretch(self, body: Block, start: int) -> int:
+    def stretch(self, facts: Sequence[Facts], used: Sequence[frozenset[str]], start: int) -> int:
         """The end of the longest stretch from `start` on, or `start`."""
         end = start
-        declared: set[str] = set()
-        while end < len(body) and self.movable(body[end], declared):
-            declared |= _declared(body[end:end + 1])
+        declared: list[frozenset[str]] = [frozenset()]           # before each statement
+        while end < len(facts) and self.movable(facts[end], declared[-1]):
+            declared.append(declared[-1] | facts[end].declares)
             end += 1
-        while end > start and (_declared(body[start:end]) & _used(body[end:]) or not self.touches(body[end - 1:end])):
+        while end > start and (declared[end - start] & used[end] or not self.touches(facts[end - 1])):
             end -= 1
-        return end if self.touches(body[start:end]) else start
+        return end
 
-    def movable(self, s: Stmt, declared: set[str]) -> bool:
-        inner = list(statements((s,)))
-        own = declared | _declared(inner)
-        if any(_written(i) in self.variables for i in inner) and not self.touches((s,)):
+    def movable(self, f: Facts, declared: frozenset[str]) -> bool:
+        if f.written & self.variables and not self.touches(f):
             return False
-        return not any(isinstance(i, ON_THE_HOST) for i in inner) and _changed(inner) <= own and not _leaves((s,)) \
-            and not any(e is FAULT for i in inner for e in walk(expressions(i)))
+        return not f.stays and not f.leaves and f.changed <= declared | f.declared
 
-    def touches(self, body: Iterable[Stmt]) -> bool:
-        """Whether statements read or write the device's memory."""
-        for s in statements(tuple(body)):
-            if isinstance(s, Store) and s.buffer not in self.variables:
-                return True
-            loads = [e for e in walk(expressions(s)) if isinstance(e, Load)]
-            if isinstance(s, Combine) and isinstance(s.target, Load):
-                loads.append(s.target)
-            if any(e.buffer not in self.variables for e in loads):
-                return True
-        return False
+    def touches(self, f: Facts) -> bool:
+        """Whether a statement reads or writes the device's memory."""
+        return not f.touched <= self.variables
 
     def kernel(self, body: Block) -> Kernel:
         while f"once{self.count}" in self.taken:
@@ -152,29 +193,3 @@ def _without_faults(body: Block) -> Block:
                 pass
         made.append(s)
     return tuple(made)
-
-
-def _declared(body: Iterable[Stmt]) -> set[str]:
-    return {s.name for s in body if isinstance(s, Let | Local)}
-
-
-def _changed(body: Iterable[Stmt]) -> set[str]:
-    return {s.name for s in body if isinstance(s, Assign)} | {
-        s.target.name for s in body if isinstance(s, Combine) and isinstance(s.target, Ref)}
-
-
-def _used(body: Block) -> set[str]:
-    return _changed(statements(body)) | {e.name for s in statements(body) for e in walk(expressions(s)) if isinstance(e, Ref)}
-
-
-def _written(s: Stmt) -> Buffer | None:
-    match s:
-        case Store(buffer=b) | Combine(target=Load(buffer=b)):
-            return b
-        case _:
-            return None
-
-
-def _leaves(body: Block) -> bool:
-    """Whether a `Leave` ends a loop around `body`."""
-    return any(isinstance(s, Leave) or (not isinstance(s, While) and any(map(_leaves, blocks(s)))) for s in body)
