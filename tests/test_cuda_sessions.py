@@ -277,8 +277,39 @@ def test_scalars_of_a_step_are_few_launches(gpu, launches):
         counts.append(len(gpu.launches) - before)
     assert (counts[2] - counts[1]) / 4 <= 9, counts
     (_, compiled), = m.session.compute.loops.values()
-    most = max(len(f.parameters) for p in compiled.ahead.ahead.kernels.values() for f in p.functions)
+    most = max(len(f.parameters) for p in compiled.launched.ahead.kernels.values() for f in p.functions)
     assert most < 20, "what only one of the launches meets is a variable in it"
+
+
+COURSE = """
+vector x[d]
+shared w[3] = 0.5
+let r = iterate(v = w while max(abs(v)) > 0.1 max 100: 0.5 * v + 0.001 * x)
+update w <- w * 0.9 + 0.1 * x + r
+"""
+
+
+def test_a_loop_in_a_step_ends_when_arrays_say_so(gpu, launches):
+    x = np.linspace(-1, 1, 12).reshape(4, 3)
+    m, reference = (dsl.compile(COURSE, device=where) for where in ("cuda", "numpy"))
+    for each in (m, reference):
+        each.train(epochs=1, x=x)
+    np.testing.assert_allclose(m["w"], reference["w"], rtol=1e-12)
+
+
+def test_such_steps_are_undone_too(gpu, launches, monkeypatch):
+    monkeypatch.setattr(Bursts, "pace", lambda *_: None)
+    x = np.linspace(-1, 1, 60).reshape(20, 3)
+    m, reference = (dsl.compile(COURSE, device=where) for where in ("cuda", "numpy"))
+    with monkeypatch.context() as patch:
+        breaking(patch, stand_in_cupy.CUDADriverError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), 100)
+        with pytest.raises(LrError, match="E0710"):
+            m.train(epochs=1, x=x)
+    made = m.session.reports[-1].steps
+    assert made < 20
+    if made:
+        reference.train(steps=made, x=x)
+    np.testing.assert_allclose(m["w"], reference["w"], rtol=1e-12)
 
 
 # ---------------------------------------------------------------- training again and again

@@ -7,11 +7,12 @@ where it should.
 
     let bad = …; leave if bad       becomes       bad[] = …; left[] = left[] or bad[]
 
-A program whose own course depends on arrays (the rows that it takes, how often a loop turns) has no such form.
+A program whose own course depends on arrays (the rows that it takes, how often a loop in it turns) has no such form.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ def ahead_of(program: Program) -> Program | None:
 class _Ahead:
     def __init__(self, source: Program) -> None:
         self.source = source
+        self.whiles = 0
         self.names: dict[str, Buffer] = {}
         outside = list(_outside(source.body))
         on_device = {b for b in source.buffers if b.rank or b.role != "scratch"}
@@ -119,10 +121,15 @@ class _Ahead:
             case Loop(index, extent, body):
                 return Loop(index, extent, self.block(body))
             case While(condition, body):
-                return While(condition, self.block(body))
+                self.whiles += 1
+                made = While(condition, self.block(body))
+                self.whiles -= 1
+                return made
             case If(condition, body, orelse, seldom):
                 return If(condition, self.block(body), self.block(orelse), seldom)
-            case Leave(condition):
+            case Leave(condition) if self.depends((condition,)) or FAULT in walk([condition]):
+                if self.whiles > 1:                               # a loop in a step, which would not end
+                    raise Waits
                 return Combine(load(LEFT), "or", substituted([condition], self.change)[0])
             case Let(name, value) | Local(name, _, value) | Assign(name, value) if name in self.names:
                 return Store(self.names[name], (), substituted([value], self.change)[0])
@@ -158,30 +165,36 @@ def _outside(body: Block) -> list[Stmt]:
 
 
 class AheadProgram:
-    """`program` itself runs where its form that does not wait has met something bad."""
+    """`program` itself runs where it has no form that does not wait, or where that has met something bad.
 
-    def __init__(self, program: Program, ahead: Program, launcher: Launcher, prefix: str = "") -> None:
+    If memory runs out on the way the state is brought back, too."""
+
+    def __init__(self, program: Program, ahead: Program | None, launcher: Launcher, prefix: str = "") -> None:
         self.program, self.launcher, self.prefix = program, launcher, prefix
-        self.ahead = CudaProgram(ahead, launcher, prefix)
-        self.careful: CudaProgram | None = None
+        self.ahead = CudaProgram(ahead, launcher, prefix) if ahead is not None else None
+
+    @cached_property
+    def careful(self) -> CudaProgram:
+        return CudaProgram(self.program, self.launcher, self.prefix)
 
     def __call__(self, arrays: Sequence[Any], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
         passed = self.program.passed
         held = [a if isinstance(a, Memory) else kept(self.launcher, a, b.dtype) for a, b in zip(arrays, passed, strict=True)]
         before = {k: held[k].copy() for k, b in enumerate(passed) if b.role == "state"}
-        left = Memory(self.launcher, "bool", 1, ())
 
         def bring_back() -> None:
             for k, copy in before.items():
                 self.launcher.copy(held[k].place(), copy.place())
 
         try:
-            flagged = self.ahead([*held, left], scalars, sizes)
-            if flagged or bool(np.asarray(left)):
-                bring_back()
-                if self.careful is None:
-                    self.careful = CudaProgram(self.program, self.launcher, self.prefix)
+            if self.ahead is None:
                 flagged = self.careful(held, scalars, sizes)
+            else:
+                left = Memory(self.launcher, "bool", 1, ())
+                flagged = self.ahead([*held, left], scalars, sizes)
+                if flagged or bool(np.asarray(left)):
+                    bring_back()
+                    flagged = self.careful(held, scalars, sizes)
         except MemoryError:                                       # in the middle of a step
             bring_back()
             raise

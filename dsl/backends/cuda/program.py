@@ -36,13 +36,10 @@ class GpuProgram:
         self.choices: dict[tuple[tuple[str, int], ...], Choice] = {}
 
     @cached_property
-    def launched(self) -> CudaProgram:
-        return CudaProgram(self.program, self.launcher, self.prefix)
-
-    @cached_property
-    def ahead(self) -> AheadProgram | None:
-        made = ahead_of(self.program)
-        return AheadProgram(self.program, made, self.launcher, self.prefix) if made is not None else None
+    def launched(self) -> CudaProgram | AheadProgram:
+        if all(b.role != "state" for b in self.program.passed):
+            return CudaProgram(self.program, self.launcher, self.prefix)
+        return AheadProgram(self.program, ahead_of(self.program), self.launcher, self.prefix)
 
     @cached_property
     def whole(self) -> WholeProgram:
@@ -72,7 +69,7 @@ class GpuProgram:
         """Runs the program: `arrays` are the passed buffers in order, written in place.  Whether a fault was flagged."""
         choice = self.choice(sizes)
         if choice.way == "launches":
-            return (self.launched if self.ahead is None else self.ahead)(arrays, scalars, sizes)
+            return self.launched(arrays, scalars, sizes)
         if choice.way == "one block":
             return self.whole.run(arrays, scalars, sizes, Shape(1, choice.threads))
         together = self.launcher.most_together(self.spread.function, choice.threads, 0)
