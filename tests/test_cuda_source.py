@@ -524,7 +524,7 @@ FAULTS = {
     "a misaligned store of 16 bytes": (
         "batches_of_float32", "if ((unsigned long long)to % alignof(lr_four<T>) == 0) {", "if (true) {"),
     "one element lost where neighbours are not aligned": ("batches_of_float32", "from[2], from[3]}", "from[2], from[2]}"),
-    "every lane adds to a total": ("linear_regression", "if (lane == 0) cost +=", "cost +="),
+    "every lane adds to a total": ("linear_regression", "cost += rest * rest;\n            }", "}\n            cost += rest * rest;"),
     "every lane adds to an element": ("rows_that_are_read_back", "if (lane == 0) y[i * m] =", "y[i * m] ="),
     "a total that a lane kept mixed up": ("totals_of_known_length", "g_lane[turn] +=", "g_lane[0] +="),
     "turns stored in another's place": ("totals_of_known_length", "= h_lane[turn]", "= h_lane[1 - turn]"),

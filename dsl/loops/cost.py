@@ -280,6 +280,11 @@ def _turns(e: Expr, around: _Around) -> Dim:
             return ONE
 
 
+def turns(extent: Expr) -> Dim:
+    """How often a loop of this extent turns; a scalar counts under its name."""
+    return _turns(extent, _Around({}, {}, {}))
+
+
 # ---------------------------------------------------------------- places in arrays
 def _touch(touched: dict[Buffer, set[Places]], at: Load, around: _Around) -> None:
     b = at.buffer

@@ -16,9 +16,8 @@ from typing import Literal
 
 from dsl.backends.cuda.split import form_of
 from dsl.ir.types import product as elements
-from dsl.loops.cost import Part, cost, value
+from dsl.loops.cost import Part, cost, turns, value
 from dsl.loops.ir import Kernel, Product, Program
-from dsl.machine.expr import Const, Extent
 from dsl.record import record
 
 Way = Literal["one block", "a grid", "launches"]
@@ -85,8 +84,7 @@ def _width(part: Part, sizes: Mapping[str, int]) -> int:
     match part.statement:
         case Kernel() as kernel:
             form, _ = form_of(kernel, {})
-            count = value(kernel.extent.dim, sizes) if isinstance(kernel.extent, Extent) else \
-                int(kernel.extent.value) if isinstance(kernel.extent, Const) else 1 << 20
+            count = value(turns(kernel.extent), sizes)
             return max(1, count * 32 if form in ("warps", "columns") else count)
         case Product(out=out):
             return max(32, value(elements(out.shape), sizes) // 4)

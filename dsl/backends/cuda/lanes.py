@@ -24,7 +24,7 @@ from dsl.backends.cuda.prelude import runs_function, runs_helper, warp_function,
 from dsl.backends.cuda.runs import WARP
 from dsl.backends.cuda.spelling import C_TYPES, PRODUCT, Text, linear, literal
 from dsl.backends.cuda.split import form_of, moving
-from dsl.backends.cuda.statements import Statements, combination
+from dsl.backends.cuda.statements import Statements, combination, gathered
 from dsl.ir.types import DType
 from dsl.ir.types import product as elements
 from dsl.loops.ir import Block, Combine, If, Kernel, Let, Local, Loop, Stmt, Store, While, Window, blocks, expressions, statements
@@ -288,6 +288,7 @@ class Lanes(Statements):
             if not any(re.search(rf"\b{name}\b", text) for text in inside):
                 del self.lines[at]
         self.indices.clear()
+        self.lines = gathered(self.lines, "if (lane == 0) ")
         for line, names in PLACES.items():                       # where the thread is, as far as it matters
             found = [k for k, text in enumerate(self.lines) if text.strip() == line]
             if found and not any(re.search(rf"\b{name}\b", text) for name in names for text in self.lines[found[0] + 1:]):

@@ -238,6 +238,31 @@ class Statements(Expressions):
         self.scopes[-1].pointers[b] = Pointer(name, pointer.stride, pointer.offset)
 
 
+def gathered(lines: Sequence[str], condition: str) -> list[str]:
+    """Statements that follow each other under one condition stand under it together."""
+    made: list[str] = []
+    for line in lines:
+        inner = line.lstrip()
+        before = line[:len(line) - len(inner)]
+        opening, done = f"{before}{condition.rstrip()} {{", f"{before}    {inner.removeprefix(condition)}"
+        if not made or not inner.startswith(condition) or inner.endswith("{"):
+            made.append(line)
+        elif made[-1].startswith(before + condition):
+            first = made.pop().removeprefix(before + condition)
+            made += [opening, f"{before}    {first}", done, f"{before}}}"]
+        elif made[-1] == f"{before}}}" and _opening(made) == opening:
+            made.insert(-1, done)
+        else:
+            made.append(line)
+    return made
+
+
+def _opening(lines: Sequence[str]) -> str:
+    """The line that the block which the last line closes begins with."""
+    depth = len(lines[-1]) - len(lines[-1].lstrip())
+    return next((line for line in reversed(lines[:-1]) if len(line) - len(line.lstrip()) <= depth), "")
+
+
 def combination(place: str, op: str, dtype: DType, value: Text) -> str:
     """place = op(place, value);"""
     if symbol := COMBINED.get((op, kind(dtype))):

@@ -26,7 +26,7 @@ from dsl.backends.cuda.runs import FEW_RUNS
 from dsl.backends.cuda.serial import without_faults
 from dsl.backends.cuda.source import Function, Printed, function_text, print_kernels, source_text
 from dsl.backends.cuda.spelling import C_TYPES, PRODUCT, SUM, Text, fresh, literal
-from dsl.backends.cuda.statements import Statements, combination
+from dsl.backends.cuda.statements import Statements, combination, gathered
 from dsl.ir.types import Dim
 from dsl.ir.types import product as elements
 from dsl.loops.ir import (
@@ -154,7 +154,7 @@ class _Whole(Statements):
         homes = self.from_home(passed, len(arrays))
         self.block(program.body)
         self.bring_home(passed, homes, given)
-        self.lines = without_unread(self.lines, ["thread"])
+        self.lines = gathered(without_unread(self.lines, ["thread"]), "if (thread == 0) ")
         text = function_text(f'extern "C" __global__ void __launch_bounds__({self.bounds})', self.function, self.parameters, self.summary(),
                              "\n".join(self.lines))
         function = Function(self.function, tuple(self.parameters), text)
@@ -246,9 +246,8 @@ class _Whole(Statements):
         return [g for g in found if g]
 
     def summary(self) -> str:
-        parts = [f"{len(self.kernels)} kernels"] if self.kernels else []
-        count = sum(isinstance(s, Product) for s in statements(self.program.body))
-        parts += [f"{count} products"] if count else []
+        products = sum(isinstance(s, Product) for s in statements(self.program.body))
+        parts = [f"{count} {what}{'s' * (count > 1)}" for count, what in ((len(self.kernels), "kernel"), (products, "product")) if count]
         return f"{self.function}: the whole program, by one block or by blocks that run together" + (
             f"; of {' and '.join(parts)}" if parts else "")
 

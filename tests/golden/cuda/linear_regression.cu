@@ -55,8 +55,10 @@ extern "C" __global__ void __launch_bounds__(128) k0(
             }
             z += lr_warp_add_float64(z_lane);
             const double rest = z - y[i];
-            if (lane == 0) r[i] = rest;
-            if (lane == 0) cost += rest * rest;
+            if (lane == 0) {
+                r[i] = rest;
+                cost += rest * rest;
+            }
             __syncwarp();
             const long long fours_2 = d >= 128 ? d / 4 : 0;
             for (long long group_2 = lane; group_2 < fours_2; group_2 += 32) {

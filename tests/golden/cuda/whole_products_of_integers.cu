@@ -157,7 +157,7 @@ __device__ inline void k0(const double* __restrict__ a, double* __restrict__ b, 
     }
 }
 
-// products_of_integers: the whole program, by one block or by blocks that run together; of 1 kernels and 2 products
+// products_of_integers: the whole program, by one block or by blocks that run together; of 1 kernel and 2 products
 extern "C" __global__ void __launch_bounds__(512) products_of_integers(
     const double* __restrict__ x, const unsigned long long* __restrict__ places, unsigned int* arrived, long long m,
     long long n) {

@@ -115,7 +115,7 @@ __device__ inline void k0_totals(
     }
 }
 
-// until_a_fault: the whole program, by one block or by blocks that run together; of 1 kernels
+// until_a_fault: the whole program, by one block or by blocks that run together; of 1 kernel
 extern "C" __global__ void __launch_bounds__(512) until_a_fault(
     const long long* __restrict__ x, long long* turns_given, const unsigned long long* __restrict__ places,
     unsigned int* arrived, bool* fault, long long m, long long n) {
