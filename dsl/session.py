@@ -73,6 +73,7 @@ class Session:
         self.profile = Profile(threads) if profile else None
         self.compute = Compute(self.elaborator.origins, self.lookup, lambda: self.elaborator.device, threads, self.profile)
         self.compute.gpu.say = self.remark
+        self.compute.gpu.callers = [a for a in self.given_data.values() if isinstance(a, np.ndarray)]
 
     # ------------------------------------------------------------ streams
     @property

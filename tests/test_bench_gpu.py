@@ -104,8 +104,17 @@ def test_what_only_reads_reads_everything(gpu):
         assert sums.get().sum() == x.sum()
 
 
+@pytest.fixture
+def precision_as_before():
+    """JAX has one precision for the whole process, which other tests set."""
+    jax = pytest.importorskip("jax")
+    before = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
 @pytest.mark.parametrize("name", [f"{peer}-{work}" for peer in ("jax", "torch") for work in TINY])
-def test_peers_have_the_same_work(name, monkeypatch):
+def test_peers_have_the_same_work(name, monkeypatch, precision_as_before):
     """On the CPU, as they would do it on a GPU."""
     peer, _, entry = name.partition("-")
     pytest.importorskip(peer)

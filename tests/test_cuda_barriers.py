@@ -71,7 +71,8 @@ def course(*body):
     """What a program does between its beginning and its end: kernels by name, `|` where all wait, `+name` where runs are combined."""
     program = Program("p", (*ARRAYS.values(), *SQUARES.values(), *SCALARS.values()), (), body)
     text = whole_program(program).source.rpartition("__launch_bounds__")[2]
-    text = re.sub(r"if \(thread == 0\) \{\n(.*?)\n *\}", lambda block: re.sub(r"(?m)^ *", "if (thread == 0) ", block[1]), text, flags=re.DOTALL)
+    together = re.compile(r"if \(thread == 0\) \{\n(.*?)\n *\}", re.DOTALL)
+    text = together.sub(lambda block: re.sub(r"(?m)^ *", "if (thread == 0) ", block[1]), text)
     lines = re.sub(r" *if \(many\w*\) (\{.*?\}|lr_barrier\(arrived\);)\n", "", text, flags=re.DOTALL).splitlines()
     home = [k for k, line in enumerate(lines) if line.strip().startswith("lr_copy(")]
     first = next(k for k, at in enumerate(home) if "_home, " in lines[at].partition("lr_copy(")[2].partition(", ")[0] + ", ")

@@ -413,3 +413,15 @@ def test_lanes_that_store_one_after_the_other_wait(make):
             k, out = np.array([3, 6, 0, 5, 5]), np.full((5, d), np.nan)
             run([k, out], [], {"n": 5, "d": d})
             np.testing.assert_array_equal(out, wanted(k, d))
+
+
+@pytest.mark.parametrize("where", ["numpy", "cuda"])
+def test_what_the_caller_changes_is_seen(gpu, where):
+    """Arrays that are handed in are the caller's: what is in them when a training begins is what it reads."""
+    X = np.ones((4, 2))
+    text = "data A = zeros(4, 2)\nvector x[d]\nshared s = 0.0\nupdate s <- s + sum(x)\ntrain 1 epochs over x = A"
+    m = dsl.compile(text, device=where, data={"A": X})
+    m.run()
+    X[:] = 10
+    m.run()
+    assert m["s"] == 88

@@ -15,7 +15,7 @@ import numpy as np
 
 from dsl.backends.cuda.arrays import cast
 from dsl.backends.cuda.failures import Refused, told
-from dsl.backends.cuda.memory import Memory, Uploads, on_host
+from dsl.backends.cuda.memory import Memory, Uploads, kept, on_host
 from dsl.backends.cuda.presence import driver_here
 from dsl.errors import LrError
 from dsl.ir.types import DType
@@ -32,6 +32,7 @@ class Gpu:
     def __init__(self, device: Callable[[], str], threads: int | None, free: bool) -> None:
         self.device, self.threads, self.free = device, threads, free
         self.uploads = Uploads()
+        self.callers: list[np.ndarray[Any, Any]] = []            # arrays that were given from outside, as they are
         self.stream: Any = None
         self.say: Callable[[str], None] = lambda line: None
         self.said: set[object] = set()
@@ -92,11 +93,14 @@ class Gpu:
             self.stream = stream
 
     def kept(self, key: object, value: Any, dtype: DType) -> Any:
-        """A value as programs of the GPU take it: an array there, copied once however often it is used, and a scalar here."""
+        """A value as programs of the GPU take it: an array there, copied once however often it is used, and a scalar here.  What
+        the caller may have changed since is copied again."""
         if not np.ndim(value):
             return on_host(value)
         if isinstance(value, Memory):
             return cast(value, dtype)
+        if any(np.may_share_memory(value, theirs) for theirs in self.callers if theirs.flags.writeable):
+            return kept(self.launcher, value, dtype)
         return self.uploads.taken(self.launcher, key, value, dtype)
 
     def forget(self, key: object) -> None:

@@ -22,6 +22,8 @@ from dsl.loops.ir import Program
 
 BURST = "steps of a burst"
 """A size that changes from call to call and decides nothing."""
+KEPT = 64
+"""Combinations of sizes whose choices are kept."""
 
 
 class GpuProgram:
@@ -62,6 +64,8 @@ class GpuProgram:
         key = tuple(sorted((name, n) for name, n in sizes.items() if name != BURST))
         found = self.choices.get(key)
         if found is None:
+            if len(self.choices) >= KEPT:
+                self.choices.clear()
             found = self.choices[key] = choose(self.program, sizes, self.launcher.figures, self.stays)
         return found
 
