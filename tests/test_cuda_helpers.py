@@ -48,6 +48,23 @@ def test_the_device_counts_runs_as_the_host_does():
         assert launcher.download(place).tolist() == wanted, form
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_finite(dtype):
+    form = np.finfo(dtype)
+    values = [0, -0.0, 1, -1, form.max, -form.max, form.tiny, form.smallest_subnormal, np.inf, -np.inf, np.nan, -np.nan]
+    bits = np.array([0x7ff0000000000001, 0xfff8dead00000000, 0x7fefffffffffffff], np.uint64).view("f8") if dtype == "float64" else \
+        np.array([0x7f800001, 0xffc0dead, 0x7f7fffff], np.uint32).view("f4")
+    x = np.concatenate([np.array(values, dtype), bits, np.random.default_rng(1).normal(size=50).astype(dtype)])
+    parameters = f"const {C_TYPES[dtype]}* x, bool* y, long long n"
+    text = f'extern "C" __global__ void finite({parameters}) {{\n    for (int i = threadIdx.x; i < n; i += 32) y[i] = lr_finite(x[i]);\n}}\n'
+    function = Function("finite", tuple(Parameter(w.split()[-1], w, "buffer", w) for w in parameters.split(", ")), text)
+    launcher = ShimLauncher()
+    given, found = (Place(launcher.allocate(d, len(x)), 0, x.shape, d) for d in (dtype, "bool"))
+    launcher.upload(given, x)
+    launcher.launch(launcher.load(prelude(text, {}) + text, [function])["finite"], 1, 32, [given, found, np.int64(len(x))])
+    np.testing.assert_array_equal(launcher.download(found), np.isfinite(x))
+
+
 PRODUCT = """extern "C" __global__ void NAME(T* out, const T* a, const T* b, long long rows, long long inner, long long columns,
     long long a_row, long long a_inner, long long b_inner, long long b_column) {
     lr_product(out, a, b, rows, inner, columns, a_row, a_inner, b_inner, b_column);

@@ -8,6 +8,7 @@ before anything it reads changes, or if its text would grow too long to read.  A
 """
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -209,6 +210,8 @@ class Expressions:
                 return Text(self.element(buffer, index, [done[i] for i in index]))
             case Apply(op="to", args=(a,), dtype=dtype):
                 return cast(dtype, done[a])
+            case Apply(op="lt", args=(Apply(op="abs", args=(a,)), Const(value=value))) if value == math.inf and a in done:
+                return Text(f"lr_finite({done[a].text})")
             case Apply(op="bits", args=(a,), dtype=dtype):
                 return Text(f"{BIT_CASTS[a.dtype, dtype]}({done[a].text})")
             case Apply(op=op, args=args, dtype=dtype):

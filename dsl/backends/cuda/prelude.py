@@ -50,6 +50,9 @@ HELPERS: dict[str, str] = {
         "__device__ inline T lr_minimum(T a, T b) { return isnan(a) || a < b || (a == b && signbit(a)) ? a : b; }"),
     "lr_maximum": "// The larger; a nan is kept, and +0 is above -0.\n" + _floats(
         "__device__ inline T lr_maximum(T a, T b) { return isnan(a) || a > b || (a == b && !signbit(a)) ? a : b; }"),
+    "lr_finite": """// Whether a number is neither infinite nor nan; of a double its exponent tells, sooner than a comparison.
+__device__ inline bool lr_finite(float x) { return fabsf(x) < INFINITY; }
+__device__ inline bool lr_finite(double x) { return (__double2hiint(x) & 0x7ff00000) != 0x7ff00000; }""",
     "lr_quotient": """// a / b, cut off towards zero; short numbers are divided as such, which is several times faster.
 __device__ inline long long lr_quotient(long long a, long long b) {
     return (a | b) >> 32 == 0 ? (long long)((unsigned int)a / (unsigned int)b) : a / b;

@@ -176,6 +176,7 @@ __device__ inline unsigned atomicExch(unsigned* at, unsigned x) { return lr_shim
 __device__ inline int __float_as_int(float x) { return lr_shim::bits_as<int>(x); }
 __device__ inline float __int_as_float(int x) { return lr_shim::bits_as<float>(x); }
 __device__ inline long long __double_as_longlong(double x) { return lr_shim::bits_as<long long>(x); }
+__device__ inline int __double2hiint(double x) { return (int)(lr_shim::bits_as<long long>(x) >> 32); }
 __device__ inline double __longlong_as_double(long long x) { return lr_shim::bits_as<double>(x); }
 __device__ inline unsigned __umulhi(unsigned a, unsigned b) { return (uint64_t)a * b >> 32; }
 __device__ inline int __mulhi(int a, int b) { return (int64_t)a * b >> 32; }
