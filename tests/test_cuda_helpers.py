@@ -56,7 +56,8 @@ def test_what_is_finite(dtype):
         np.array([0x7f800001, 0xffc0dead, 0x7f7fffff], np.uint32).view("f4")
     x = np.concatenate([np.array(values, dtype), bits, np.random.default_rng(1).normal(size=50).astype(dtype)])
     parameters = f"const {C_TYPES[dtype]}* x, bool* y, long long n"
-    text = f'extern "C" __global__ void finite({parameters}) {{\n    for (int i = threadIdx.x; i < n; i += 32) y[i] = lr_finite(x[i]);\n}}\n'
+    body = "for (int i = threadIdx.x; i < n; i += 32) y[i] = lr_finite(x[i]);"
+    text = f'extern "C" __global__ void finite({parameters}) {{\n    {body}\n}}\n'
     function = Function("finite", tuple(Parameter(w.split()[-1], w, "buffer", w) for w in parameters.split(", ")), text)
     launcher = ShimLauncher()
     given, found = (Place(launcher.allocate(d, len(x)), 0, x.shape, d) for d in (dtype, "bool"))
