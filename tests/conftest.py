@@ -2,7 +2,8 @@
 
 `device`: a test with this fixture runs twice, on the reference and natively.  With `--device cuda` it runs on the GPU instead, and
 so does every script that does not choose a device; `--stand-in` puts CuPy's stand-in in the GPU's place.  `on_the_cpu` marks tests
-that say what another device does: they are left out then; `gpu` marks those that are left out without it."""
+that say what another device does: they are left out then; `gpu` marks those that are left out without it.  `child_process` marks those
+that start one, where no stand-in is."""
 
 import os
 import sys
@@ -31,9 +32,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    out = "on_the_cpu" if config.getoption("--device") else "gpu"
-    kept = [item for item in items if not item.get_closest_marker(out)]
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(out)])
+    out = ["on_the_cpu" if config.getoption("--device") else "gpu", *(["child_process"] if config.getoption("--stand-in") else [])]
+    kept = [item for item in items if not any(map(item.get_closest_marker, out))]
+    config.hook.pytest_deselected(items=[item for item in items if any(map(item.get_closest_marker, out))])
     items[:] = kept
 
 

@@ -1016,6 +1016,7 @@ def test_error_in_every_keeps_the_state():
 FOREVER = "shared a = 0.0, b = 0.0\nupdate a <- a + 1\nupdate b <- a\ntrain 100000000 steps:\n  every 500 steps: print a\n"
 
 
+@pytest.mark.child_process
 def test_ctrl_c_ends_the_command_line_with_130(tmp_path):
     script = tmp_path / "long.lr"
     script.write_text(FOREVER)
@@ -1028,6 +1029,7 @@ def test_ctrl_c_ends_the_command_line_with_130(tmp_path):
     assert "interrupted after step" in err and "long.lr:4" in err
 
 
+@pytest.mark.child_process
 @pytest.mark.parametrize("presses", [1, 2])
 def test_interrupted_state_is_whole(presses):
     """Ctrl-C comes while step 500's `print` runs; a second one at once ends that too."""
