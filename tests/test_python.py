@@ -629,6 +629,7 @@ def test_public_names_are_typed():
         assert name == "__version__" or inspect.getdoc(getattr(dsl, name)), name
 
 
+@pytest.mark.child_process
 def test_the_module_map_is_true():
     done = subprocess.run([sys.executable, "-m", "doctest", "-v", dsl.__file__], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
