@@ -497,6 +497,29 @@ def swapped_states():
                          "b": rng.integers(-9, 9, size=z["m"])}, {}), expected
 
 
+@case({"n": 0, "d": 40}, {"n": 1, "d": 3}, {"n": 2, "d": 64}, {"n": 5, "d": 40}, w=1e-12, last=1e-12)
+def swapped_totals():
+    """Totals, an array and a scalar, that change places with others as soon as they are added up."""
+    x, w, g = given("x", "float64", n, d), state("w", "float64", d), buffer("g", "float64", d)
+    last, s, r = result("last", "float64"), buffer("s", "float64"), buffer("r", "float64")
+    body = [Store(r, (), f64(0)),
+            loop(t, n,
+                 kernel(i, n, loop(j, d, Combine(load(g, [j]), "add", load(x, [i, j]) * load(w, [j]))), totals=[Total(g, "add", f64(0))]),
+                 Swap(w, g),
+                 kernel(i, n, Combine(load(s), "add", load(x, [i, i64(0)]) + load(r)), totals=[Total(s, "add", f64(0))], name="k1"),
+                 Swap(s, r)),
+            Store(last, (), load(r))]
+
+    def expected(arrays, c, sizes):
+        w, r = arrays["w"], 0.0
+        for _ in arrays["x"]:
+            w, r = (arrays["x"] * w).sum(axis=0), (arrays["x"][:, 0] + r).sum()
+        return {"w": w, "last": np.array(float(r))}
+
+    return program("swapped_totals", [x, w, last, g, s, r], *body), \
+        lambda z, rng: ({"x": rng.normal(size=(z["n"], z["d"])), "w": rng.normal(size=z["d"]), **outputs(z, last=("f8",))}, {}), expected
+
+
 @case({"n": 0, "m": 2, "d": 2}, {"n": 1, "m": 1, "d": 1}, {"n": 4, "m": 3, "d": 5}, large={"n": 3000, "m": 3, "d": 5})
 def windows_of_windows():
     """In a kernel, a row of rank 2 of a cube, and rows of rank 1 of that, read and written."""

@@ -130,6 +130,8 @@ def course(*body):
     ("one | a", [element("y", "x"), kernel("a", "y", "z")]),
     ("( | a ( | b ) | c )", [loop(kernel("a", "y", "x"), loop(kernel("b", "z", "y")), kernel("c", "x", "z"))]),
     ("( a ) else ( b ) | c", [If(extent(n) > 3, (kernel("a", "y", "x"),), (kernel("b", "z", "x"),)), kernel("c", "w", "y")]),
+    ("( | a | +a swap )", [loop(columns("a", "y", "A"), Swap(ARRAYS["y"], ARRAYS["z"]))]),
+    ("( | a | +s swap )", [loop(added("a", "s", "x"), Swap(SCALARS["s"], SCALARS["r"]))]),
     ("( a | +s ) c", [If(extent(n) > 3, (added("a", "s", "x"),)), kernel("c", "w", "s")]),
 ])
 def test_where_they_wait(wanted, body):

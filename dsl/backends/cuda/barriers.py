@@ -90,8 +90,6 @@ class Waits:
         return since
 
     def statement(self, s: Stmt, since: Since) -> Since:
-        if isinstance(s, Swap):
-            return since if s.a in self.variables else since.renamed(self.root(s.a), self.root(s.b))
         own = self.own(s)
         totals = {t.buffer for t in since.pending}
         meets = bool(totals) and (isinstance(s, CONTROL) or not totals.isdisjoint(buffers_of((s,))))
@@ -103,6 +101,8 @@ class Waits:
                 self.twice.add(s)
         since = since | own
         match s:
+            case Swap(a=a, b=b):
+                return since if a in self.variables else since.renamed(self.root(a), self.root(b))
             case Loop(body=body) | While(body=body):
                 return self.turns(s, body, own, since)
             case If(body=body, orelse=orelse):
