@@ -11,10 +11,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
-from typing import Any
+from typing import IO, Any
 
 from dsl.bench import report
 from dsl.bench.measure import Bench, Cell, Options, fitting, measure, opened
@@ -148,11 +149,15 @@ def bench(request: Request, quiet: bool = False) -> str:
             if request.json:
                 content = report.as_json(report.by_key(cells), options, versions, words(request), load, chosen)
                 text = json.dumps(content, indent=1) + "\n"
-                write_atomically(Path(request.json), lambda file, text=text: file.write(text.encode()))   # type: ignore[misc]
+                write_atomically(Path(request.json), partial(put, text.encode()))
     keyed = report.by_key(cells)
     if request.plot and not report.plot(keyed, Path(request.plot)):
         say("nothing to plot: no work was timed at several sizes")
     return report.table(keyed, chosen)
+
+
+def put(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 def fitted(running: Bench, work: Work, sizes: Sequence[int], room: int) -> tuple[Work, tuple[int, ...]]:

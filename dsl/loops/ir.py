@@ -215,6 +215,14 @@ def statements(body: Block) -> Iterator[Stmt]:
             yield from statements(inner)
 
 
+def outside_kernels(body: Block) -> Iterator[Stmt]:
+    """The same, but for those inside kernels."""
+    for s in body:
+        yield s
+        for inner in () if isinstance(s, Kernel) else blocks(s):
+            yield from outside_kernels(inner)
+
+
 def expressions(s: Stmt) -> tuple[Expr, ...]:
     """The expressions of the statement itself."""
     match s:

@@ -254,12 +254,15 @@ def load(buffer: Buffer, index: Iterable[Expr] = ()) -> Load:
 
 def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
     """An instruction over expressions; its dtype follows from them but for `to` and `bits`.  Literals are reckoned at once."""
-    if op in FOLDED and all(type(a) is Const and type(a.value) is not float for a in args):
-        value = FOLDED[op](*[a.value for a in args])                                 # type: ignore[attr-defined]
-        if -2 ** 31 <= value < 2 ** 31:
-            return const(value, "bool" if op in COMPARISONS else args[0].dtype)
-    if op in FLOATS_FOLDED and len(args) == 2 and all(type(a) is Const and is_float(a.dtype) and a.dtype == args[0].dtype for a in args):
-        return const(FOLDED[op](*[a.value for a in args]), args[0].dtype)            # type: ignore[attr-defined]
+    if op in FOLDED and len(args) == 2:
+        a, b = args
+        if type(a) is Const and type(b) is Const:
+            if type(a.value) is not float and type(b.value) is not float:
+                value = FOLDED[op](a.value, b.value)
+                if -2 ** 31 <= value < 2 ** 31:
+                    return const(value, "bool" if op in COMPARISONS else a.dtype)
+            elif op in FLOATS_FOLDED and is_float(a.dtype) and a.dtype == b.dtype:
+                return const(FOLDED[op](a.value, b.value), a.dtype)
     if op in UNITS and type(args[-1]) is Const and type(args[-1].value) is int and args[-1].value == UNITS[op]:
         return args[0]
     if op in ("abs", "neg") and isinstance(args[0], Apply) and args[0].op == "neg":    # |-x| = |x|, -(-x) = x, to the bit

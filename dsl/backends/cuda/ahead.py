@@ -40,8 +40,8 @@ from dsl.loops.ir import (
     Total,
     While,
     Window,
-    blocks,
     expressions,
+    outside_kernels,
     statements,
 )
 from dsl.machine.expr import Buffer, Expr, Load, Ref, const, load, walk
@@ -71,7 +71,7 @@ class _Ahead:
         self.source = source
         self.whiles = 0
         self.names: dict[str, Buffer] = {}
-        outside = list(_outside(source.body))
+        outside = list(outside_kernels(source.body))
         on_device = {b for b in source.buffers if b.rank or b.role != "scratch"}
         on_device |= {t.buffer for s in outside if isinstance(s, Kernel) for t in s.totals}
         self.on_device = on_device
@@ -152,16 +152,6 @@ class _Ahead:
                 case other:
                     made.append(other)
         return tuple(made)
-
-
-def _outside(body: Block) -> list[Stmt]:
-    found: list[Stmt] = []
-    for s in body:
-        found.append(s)
-        if not isinstance(s, Kernel):
-            for inner in blocks(s):
-                found.extend(_outside(inner))
-    return found
 
 
 class AheadProgram:

@@ -20,7 +20,6 @@ from itertools import pairwise, takewhile
 
 from dsl.backends.cuda.expressions import Name, Pointer
 from dsl.backends.cuda.parameters import Needs
-from dsl.backends.cuda.prelude import runs_function, runs_helper, warp_function, warp_helper
 from dsl.backends.cuda.runs import WARP
 from dsl.backends.cuda.spelling import C_TYPES, PRODUCT, Text, linear, literal
 from dsl.backends.cuda.split import form_of, moving
@@ -65,7 +64,6 @@ class Lanes(Statements):
         self.form, self.shares = form_of(kernel, of)
         self.sharing = False                                     # whether what is printed stands in a shared loop
         self.seldom = False                                      # whether it stands under a condition that hardly ever holds
-        self.combining: dict[str, str] = {}
         self.four_stores: dict[Stmt, str] = {}
         self.indices: list[tuple[int, str]] = []                  # lines that name an integer: what nobody reads is taken out
         self.find_flat(kernel.body)
@@ -183,17 +181,6 @@ class Lanes(Statements):
             self.scopes[-1].pointers[b] = Pointer(f"{self.pointer(b).name}[turn]", variable=True)
         self.block(s.body)
         self.close()
-
-    def over_warp(self, op: str, dtype: DType) -> str:
-        name = warp_helper(op, dtype)
-        self.combining[name] = warp_function(op, dtype, lambda place, value: combination(place, op, dtype, value))
-        return name
-
-    def over_runs(self, op: str, dtype: DType) -> str:
-        self.over_warp(op, dtype)
-        name = runs_helper(op, dtype)
-        self.combining[name] = runs_function(op, dtype, lambda place, value: combination(place, op, dtype, value))
-        return name
 
     # ------------------------------------------------------------ strided loops
     def strided(self, index: str, bits: int, count: Text, first: str, step: str, many: str, body: Block,

@@ -42,7 +42,7 @@ class Function:
 
 @entity
 class Printed:
-    """A kernel in C.  `finish` combines the runs of its totals; `combining` are the block functions the two call."""
+    """A kernel in C.  `finish` combines the runs of its totals; `combining` are the functions that these call to combine values."""
 
     kernel: Kernel
     form: Form

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from dsl.backends.cuda.expressions import Expressions, Pointer, count_uses
+from dsl.backends.cuda.prelude import runs_function, runs_helper, warp_function, warp_helper
 from dsl.backends.cuda.spelling import C_TYPES, SUM, UNARY, Text, infix, product
 from dsl.ir.types import DType
 from dsl.loops.ir import (
@@ -42,10 +43,25 @@ class Statements(Expressions):
         super().__init__()
         self.written, self.changing, self.of = written, changing, of
         self.labels = 0
+        self.combining: dict[str, str] = {}                      # the functions that combine values, by name
         self.leaving: list[str] = []
 
     def root(self, buffer: Buffer) -> Buffer:
         return self.of.get(buffer, buffer)
+
+    # ------------------------------------------------------------ what combines values
+    def over_warp(self, op: str, dtype: DType) -> str:
+        """The function that combines a value over the lanes of a warp."""
+        name = warp_helper(op, dtype)
+        self.combining[name] = warp_function(op, dtype, lambda place, value: combination(place, op, dtype, value))
+        return name
+
+    def over_runs(self, op: str, dtype: DType) -> str:
+        """The function that combines the runs of a total."""
+        self.over_warp(op, dtype)
+        name = runs_helper(op, dtype)
+        self.combining[name] = runs_function(op, dtype, lambda place, value: combination(place, op, dtype, value))
+        return name
 
     # ------------------------------------------------------------ blocks
     def close(self) -> None:

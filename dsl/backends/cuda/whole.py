@@ -20,13 +20,12 @@ from collections.abc import Sequence
 from dsl.backends.cuda.barriers import Waits
 from dsl.backends.cuda.expressions import Name, Pointer
 from dsl.backends.cuda.flat import flattened
-from dsl.backends.cuda.parameters import Parameter, roots, written
-from dsl.backends.cuda.prelude import runs_function, runs_helper, warp_function, warp_helper
+from dsl.backends.cuda.parameters import Parameter, Role, roots, written
 from dsl.backends.cuda.runs import FEW_RUNS
 from dsl.backends.cuda.serial import without_faults
 from dsl.backends.cuda.source import Function, Printed, function_text, print_kernels, source_text
 from dsl.backends.cuda.spelling import C_TYPES, PRODUCT, SUM, Text, fresh, literal
-from dsl.backends.cuda.statements import Statements, combination, gathered
+from dsl.backends.cuda.statements import Statements, gathered
 from dsl.ir.types import Dim
 from dsl.ir.types import product as elements
 from dsl.loops.ir import (
@@ -44,9 +43,8 @@ from dsl.loops.ir import (
     Stmt,
     Store,
     Swap,
-    Total,
-    blocks,
     expressions,
+    outside_kernels,
     size_names,
     statements,
 )
@@ -103,7 +101,7 @@ class _Whole(Statements):
         self.program, self.bounds = program, bounds
         met = list(statements(program.body))
         self.variables = frozenset(b for b in program.buffers if not b.rank)
-        outside = set(_outside(program))
+        outside = set(outside_kernels(program.body))
         out = {of.get(b, b) for b in written(program.body)} | {t.buffer for s in met if isinstance(s, Kernel) for t in s.totals} \
             | {of.get(s.out, s.out) for s in met if isinstance(s, Product)} | {b for s in met if isinstance(s, Swap) for b in (s.a, s.b)}
         names = Counter(s.name for s in outside if isinstance(s, Let | Local))
@@ -117,7 +115,6 @@ class _Whole(Statements):
         self.printed = {p.kernel: p for p in self.kernels}
         self.waits = Waits(program.body, self.variables, of)
         self.flags = any(isinstance(s, Flag) for s in met)
-        self.combining: dict[str, str] = {}
         self.parameters: list[Parameter] = []
         self.partials: dict[Buffer, str] = {}
         self.pending: list[tuple[Printed, str, Text]] = []       # kernels whose runs are to be combined, with their counts of runs
@@ -160,9 +157,8 @@ class _Whole(Statements):
         function = Function(self.function, tuple(self.parameters), text)
         return Whole(program, function, self.kernels, arrays, passed, scalars, source_text(self.kernels, [function], self.combining))
 
-    def parameter(self, role: str, what: Buffer | Ref | str, name: str, words: str) -> str:
-        kind = "buffer" if role == "buffer" else "value" if role == "value" else "size"
-        self.parameters.append(Parameter(name, f"{words} {name}", kind, what))       # type: ignore[arg-type]
+    def parameter(self, role: Role, what: Buffer | Ref | str, name: str, words: str) -> str:
+        self.parameters.append(Parameter(name, f"{words} {name}", role, what))
         return name
 
     def declare_arrays(self, passed: tuple[Buffer, ...]) -> tuple[Array, ...]:
@@ -324,14 +320,8 @@ class _Whole(Statements):
             self.guarded(many, [*(calls[p] for p, _, _ in pending if p not in with_arrays), "lr_barrier(arrived);"])
         for _, t, runs in scalars:
             unit, = self.texts([t.unit])
-            own = f"{self.over_runs(t)}({self.partials[t.buffer]}, {runs}, 1, {unit.text})"
+            own = f"{self.over_runs(t.op, t.buffer.dtype)}({self.partials[t.buffer]}, {runs}, 1, {unit.text})"
             self.line(f"{self.pointer(t.buffer).name} = {many} ? {self.partials[t.buffer]}[{runs}] : {own};")
-
-    def over_runs(self, t: Total) -> str:
-        op, dtype = t.op, t.buffer.dtype
-        for helper, function in ((warp_helper, warp_function), (runs_helper, runs_function)):
-            self.combining[helper(op, dtype)] = function(op, dtype, lambda place, value: combination(place, op, dtype, value))
-        return runs_helper(op, dtype)
 
     def argument(self, p: Parameter, printed: Printed, runs: str, extent: Text) -> str:
         match p.role, p.what:
@@ -375,18 +365,3 @@ def without_unread(lines: list[str], names: Sequence[str]) -> list[str]:
         if len(met) == 1:
             del lines[met[0]]
     return lines
-
-
-def _outside(program: Program) -> list[Stmt]:
-    """The statements outside of kernels."""
-    found: list[Stmt] = []
-
-    def block(body: tuple[Stmt, ...]) -> None:
-        for s in body:
-            found.append(s)
-            if not isinstance(s, Kernel):
-                for inner in blocks(s):
-                    block(inner)
-    block(program.body)
-    return found
-
