@@ -425,3 +425,20 @@ def test_what_the_caller_changes_is_seen(gpu, where):
     X[:] = 10
     m.run()
     assert m["s"] == 88
+
+
+@pytest.mark.parametrize("way", ["one block", "a grid", "launches"])
+def test_what_a_fold_carries_may_be_a_sum_over_rows(gpu, monkeypatch, way):
+    """It changes places with the next one as soon as its runs are made."""
+    chosen = programs.choose
+
+    def choose(*given):
+        found = chosen(*given)
+        return Choice(found.seconds, way, found.threads)
+    monkeypatch.setattr(programs, "choose", choose)
+    text = "matrix X[n, d]\nvector v[d]\nlet y = fold(w = v for t in arange(3): sum(X * w, axis = 0))"
+    X, v = np.random.default_rng(2).normal(size=(5, 40)), np.random.default_rng(3).normal(size=40)
+    want = v
+    for _ in range(3):
+        want = (X * want).sum(axis=0)
+    np.testing.assert_allclose(dsl.compile(text, device="cuda").function(["X", "v"], "y")(X, v), want, rtol=1e-12)
