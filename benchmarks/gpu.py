@@ -2,7 +2,7 @@
 
 In: a machine.  Out: `benchmarks/gpu-DATE.md` and `.json`: what the machine is, what ran, which targets are met.
 
-Parts come in the order of their worth: a first run, the benchmarks, the tests, the sanitizer.  Each has a limit of time; one that
+Parts come in the order of their worth: a first run, the benchmarks, the ways, the tests, the sanitizer.  Each has a limit of time; one that
 fails or runs out of it says so in the report, and the next one begins.  The report is written anew after every part.  Only the
 standard library is needed here; what is run needs more, and says so.
 """
@@ -57,7 +57,8 @@ class Ran:
 def run(command: Sequence[str], limit: float, more: Mapping[str, str] | None = None) -> Ran:
     """Runs it in the repository with all it starts, and ends all of it at the limit."""
     began = time.monotonic()
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(more or {})}
+    path = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(os.pathsep)
+    variables = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(more or {})}
     with tempfile.TemporaryFile() as written:
         try:
             process = subprocess.Popen(list(command), cwd=ROOT, env=variables, stdout=written, stderr=subprocess.STDOUT,
@@ -243,10 +244,16 @@ def benchmarks(session: Session) -> None:
     session.write()
 
 
+def ways(session: Session) -> None:
+    """What each way of the GPU takes beside its estimate."""
+    session.part("ways", [session.python, "benchmarks/ways.py"], 120, lambda ran: "see below" if ran.code == 0 else ran.last)
+
+
 def tests(session: Session) -> None:
     """In several processes where pytest can, one after the other where not."""
     there = [str(path) for name in TESTS if (path := ROOT / "tests" / f"{name}.py").exists()]
-    several = ["-n", "4", "--dist", "worksteal"] if run([session.python, "-c", "import xdist"], 30).code == 0 else []
+    workers = max(2, min(12, (os.cpu_count() or 4) - 2))
+    several = ["-n", str(workers), "--dist", "worksteal"] if run([session.python, "-c", "import xdist"], 30).code == 0 else []
     common = [session.python, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *several]
     session.part("tests", [*common, "--device", "cuda", *there], 0.7 * max(session.left, LEAST), tested)
 
@@ -300,10 +307,10 @@ def as_text(session: Session) -> str:
         lines += ["## Targets", "", "| work | size | target | | measured |", "|---|---|---|---|---|",
                   *(f"| {t['work']} | {t['size']:,} | {t['target']} | {words[t['met']]} | {measured(t)} |" for t in bench["targets"]), ""]
     for p in session.parts:
-        if p.name == "benchmarks" and p.output:
-            lines += ["## Benchmarks", "", "```", p.output.strip(), "```", ""]
+        if p.name in ("benchmarks", "ways") and p.output:
+            lines += [f"## {p.name.capitalize()}", "", "```", p.output.strip(), "```", ""]
     for p in session.parts:
-        if p.status == "failed" and p.name != "benchmarks":
+        if p.status == "failed" and p.name not in ("benchmarks", "ways"):
             lines += [f"## {p.name}: the end of what it said", "", "```", p.output.strip()[-4000:], "```", ""]
     return "\n".join(lines)
 
@@ -325,9 +332,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has (or is given) CuPy; default: this one")
     parser.add_argument("--peers", metavar="PYTHON", help="the interpreter that JAX and PyTorch run under")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="where the report goes")
-    parser.add_argument("--only", help="of smoke, bench, tests, sanitizer: these, with commas")
+    parser.add_argument("--only", help="of smoke, bench, ways, tests, sanitizer: these, with commas")
     options = parser.parse_args(words)
-    parts: dict[str, Callable[[Session], None]] = {"smoke": smoke, "bench": benchmarks, "tests": tests, "sanitizer": sanitizer}
+    parts: dict[str, Callable[[Session], None]] = {
+        "smoke": smoke, "bench": benchmarks, "ways": ways, "tests": tests, "sanitizer": sanitizer}
     chosen = [w.strip() for w in options.only.split(",")] if options.only else list(parts)
     if set(chosen) - set(parts):
         parser.error(f"--only: there are {', '.join(parts)}")
