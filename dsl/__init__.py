@@ -18,10 +18,29 @@ Read the packages in this order; each imports only those before it.
     >>> float(m.eval("y", a=3, b=2))
     6.0
 """
-from dsl.errors import Diagnostic, Diverged, Interrupted, LrError
-from dsl.model import Model, compile, load, run
-from dsl.runtime.train import Report
-from dsl.session import Session
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsl.errors import Diagnostic, Diverged, Interrupted, LrError
+    from dsl.model import Model, compile, load, run
+    from dsl.runtime.train import Report
+    from dsl.session import Session
 
 __version__ = "0.1.0"
 __all__ = ["Diagnostic", "Diverged", "Interrupted", "LrError", "Model", "Report", "Session", "__version__", "compile", "load", "run"]
+
+# What is named above is imported when it is first asked for: `lr` draws its prompt, and prints its help, without NumPy.
+_FROM = {"Diagnostic": "errors", "Diverged": "errors", "Interrupted": "errors", "LrError": "errors", "Model": "model",
+         "compile": "model", "load": "model", "run": "model", "Report": "runtime.train", "Session": "session"}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_FROM[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
