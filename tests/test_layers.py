@@ -10,7 +10,8 @@ ROOT = Path(dsl.__file__).parent
 FRONT = ["dsl.cli", "dsl.repl", "dsl.lsp", "dsl.notebook", "dsl.bench", "dsl.__main__", "dsl"]
 LAYERS = [["dsl.record"], ["dsl.errors"],
           ["dsl.error_index"], ["dsl.ir"], ["dsl.machine"], ["dsl.ops"], ["dsl.passes"], ["dsl.syntax"],
-          ["dsl.loops"], ["dsl.backends"], ["dsl.pipeline"], ["dsl.runtime"], ["dsl.session"], ["dsl.model", "dsl.show"],
+          ["dsl.loops"], ["dsl.backends"], ["dsl.pipeline"], ["dsl.runtime"], ["dsl.session"],
+          ["dsl.model", "dsl.show", "dsl.highlight", "dsl.help"],
           FRONT]  # fmt: skip
 HEAVY = {"click", "cupy", "llvmlite", "matplotlib", "prompt_toolkit", "pyarrow", "rich", "safetensors", "scipy"}
 

@@ -25,6 +25,9 @@ from dsl.syntax.values import (
     Value,
 )
 
+PLOTS = {"scatter": (1, 2), "line": (1, 2), "hist": (1, 1), "heatmap": (1, 1)}
+"""What `plot` draws, and how many arrays it takes, from and to."""
+
 
 class Commands(Training):
     def command(self, statement: ast.Statement) -> list[program.Item]:
@@ -88,18 +91,17 @@ class Commands(Training):
         return items
 
     def plot(self, statement: ast.Plot) -> program.Plot:
-        kinds = {"scatter": (1, 2), "line": (1, 2), "hist": (1, 1), "heatmap": (1, 1)}
         marks = []
         for mark in statement.marks:
             if not isinstance(mark, ast.Call) or not isinstance(mark.function, ast.Name) or \
-                    mark.function.id not in kinds:
+                    mark.function.id not in PLOTS:
                 name = mark.function.span.text if isinstance(mark, ast.Call) else mark.span.text
-                near = did_you_mean(name, kinds)
+                near = did_you_mean(name, PLOTS)
                 self.check_unparsed(name)
                 raise error("E0513", f"no plot `{name}`", mark.span, help=f"did you mean `{near}`?" if near
                             else "`scatter(x, y)`, `line(x, y)`, `hist(x)`, `heatmap(A)`")
             kind = mark.function.id
-            low, high = kinds[kind]
+            low, high = PLOTS[kind]
             arrays, bins = [], None
             for argument in mark.arguments:
                 if argument.name is not None and argument.name.id == "bins" and kind == "hist":

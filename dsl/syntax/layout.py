@@ -234,7 +234,7 @@ class Layout:
         """The first token of a line: does it continue, end, or open something?"""
         column = self._indentation(token, line_start)
         if self.brackets:
-            if column > self.column or not self._begins_statement(index):
+            if column > self.column or not begins_statement(token, self.raw[index + 1]):
                 return
             self._unclosed(token)
         if not self.blocks:
@@ -363,13 +363,6 @@ class Layout:
         self._mistake(messages.unclosed(self.source, opener.start, _OPENERS[opener.text]), at)
         self.brackets.clear()
 
-    def _begins_statement(self, index: int) -> bool:
-        """Inside brackets: two words side by side, the first a statement's, are no expression."""
-        word, after = self.raw[index], self.raw[index + 1]
-        return (word.type == "WORD" and word.text in STATEMENT_WORDS
-                and (after.type in ("NUMBER", "STRING")
-                     or (after.type == "WORD" and after.text not in RESERVED and after.text != "max")))
-
     def _finish(self, end: Token) -> None:
         if self.brackets:
             self._unclosed(end)
@@ -378,6 +371,13 @@ class Layout:
         while len(self.blocks) > 1:
             self._close_block()
         self.out.append(Token("$END", "", self.previous_end, self.previous_end))
+
+
+def begins_statement(word: Token, after: Token) -> bool:
+    """Inside brackets: two words side by side, the first a statement's, are no expression."""
+    return (word.type == "WORD" and word.text in STATEMENT_WORDS
+            and (after.type in ("NUMBER", "STRING")
+                 or (after.type == "WORD" and after.text not in RESERVED and after.text != "max")))
 
 
 def arrange(source: Source, statements: bool = True) -> tuple[list[Token], list[Diagnostic]]:
