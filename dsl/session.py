@@ -10,18 +10,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from dsl.backends.cuda.arrays import cast, on_device
+from dsl.backends.cuda.arrays import cast
 from dsl.backends.cuda.memory import Memory, on_host
 from dsl.errors import Diagnostic, FileTrouble, LrError, Source, Span, did_you_mean, error, warning
 from dsl.ir.node import Node, topological
 from dsl.ir.text import expression
 from dsl.ops.leaves import is_leaf
 from dsl.pipeline import Options, prepare, simplify
-from dsl.runtime.arguments import as_array
+from dsl.runtime.arguments import as_given
 from dsl.runtime.compute import Compute, LeafKey
 from dsl.runtime.environment import threads_wanted
 from dsl.runtime.printing import compare_expected, format_value
@@ -54,7 +54,7 @@ class Session:
                  overrides: Mapping[str, Any] | None = None, data: Mapping[str, ArrayLike] | None = None, base: Path | None = None,
                  out: Path | None = None, evaluate: bool = True, stdout: IO[str] | None = None, stderr: IO[str] | None = None,
                  interactive: bool = False, quiet: bool = False, threads: int | None = None, profile: bool = False) -> None:
-        self.given_data = {k: v if on_device(v) else np.asarray(v) for k, v in (data or {}).items()}
+        self.given_data: dict[str, Any] = dict(data or {})
         self.used_data: set[str] = set()
         self.base, self.out = base or Path(), out or Path()
         self.evaluating, self.quiet = evaluate, quiet
@@ -73,7 +73,6 @@ class Session:
         self.profile = Profile(threads) if profile else None
         self.compute = Compute(self.elaborator.origins, self.lookup, lambda: self.elaborator.device, threads, self.profile)
         self.compute.gpu.say = self.remark
-        self.compute.gpu.callers = [a for a in self.given_data.values() if isinstance(a, np.ndarray)]
 
     # ------------------------------------------------------------ streams
     @property
@@ -95,22 +94,35 @@ class Session:
 
         Raises `LrError` with every diagnostic of the script."""
         script, problems = parse(source)
+        return self.accept(source, script.statements, problems)
+
+    def accept(self, source: Source, statements: Sequence[ast.Statement], problems: Sequence[Diagnostic] = ()) -> list[program.Item]:
+        """`load` of statements that have been parsed, with these syntax errors."""
         if self.evaluating:
-            self._check_device(script)
-        items, found = self.elaborator.script(script.statements, problems)
+            self._check_device(statements)
+        items, found = self.elaborator.script(statements, problems)
         self._check_given(problems or found)
         every = sorted([*problems, *found], key=lambda d: d.span.start if d.span and d.span.source is source else -1)
         if every:
             raise LrError(*every) if not any(d.code in FILE_CODES for d in every) else FileTrouble(*every)
         self.pending.extend(i for i in items if isinstance(i, program.SharedState))
+        self._begin_again({leaf_key(i.leaf) for i in items if isinstance(i, program.SharedState)})
         self.items.extend(i for i in items if not isinstance(i, program.SharedState))
         if self.evaluating:
             self.allocate()
         return items
 
-    def _check_device(self, script: ast.Script) -> None:
+    def _begin_again(self, declared: set[LeafKey]) -> None:
+        """What an optimiser remembers of variables that have been declared anew is forgotten."""
+        updates = self.elaborator.updates
+        numbers = {u.minimize for u in updates if u.minimize is not None and leaf_key(u.target) in declared}
+        for update in updates:
+            if update.minimize in numbers and update.start is not None:
+                self.values.pop(leaf_key(update.target), None)
+
+    def _check_device(self, statements: Sequence[ast.Statement]) -> None:
         """Raises `LrError` if the script is to run on a GPU and there is none."""
-        written = next((s for s in script.statements if isinstance(s, ast.Device)), None)
+        written = next((s for s in statements if isinstance(s, ast.Device)), None)
         fixed = "device" in self.elaborator.fixed_header or written is None
         if (self.elaborator.device if fixed or written is None else written.name.id) == "cuda":
             from dsl.backends.cuda.device import absent
@@ -154,10 +166,15 @@ class Session:
         self.values.pop(leaf_key(leaf), None)
         self.compute.gpu.forget(leaf_key(leaf))
 
-    def given(self, name: str) -> Any | None:
+    def given(self, name: str, table: bool = False, missing: Literal["nan", "drop"] | None = None) -> Any | None:
         self.used_data.add(name)
         value = self.given_data.get(name)
-        return None if value is None else as_array(name, value, self.compute.gpu.receiver)
+        if value is None:
+            return None
+        found = as_given(name, value, self.compute.gpu.receiver, table, missing)
+        if isinstance(found, np.ndarray):
+            self.compute.gpu.callers.append(found)       # they may change it
+        return found
 
     def load_path(self, path: str) -> Path:
         return Path(path) if Path(path).is_absolute() else self.base / path

@@ -7,6 +7,7 @@ diagnostic at the place of the term that met it.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ class Compute:
         self.gpu = Gpu(device, threads, profile is None)
         self.loops: dict[Any, tuple[TrainProgram, Runnable]] = {}
         self.compilations = 0
+        self.compile_seconds = 0.0
         self.lock, self.training_lock = RLock(), RLock()         # threads that use one model take turns
         self.exact = self.stable = True
         self.check = False
@@ -115,7 +117,7 @@ class Compute:
         else:
             while len(self.cache) >= KEPT:
                 self.cache.pop(next(iter(self.cache)), None)
-            self.compilations += 1
+            began = self.began()
             before = self.cache.get((not native, key[1]))
             ready = before.ready if before else prepare(roots, Options(self.exact, self.stable, self.check, None, self.origins))
             executable = (self.graphics if native == "gpu" else self.native if native else self.reference).compile(ready)
@@ -127,7 +129,17 @@ class Compute:
             names = {s.name for d in used for s in d.sizes() if s.value is None}
             lengths = {d: node for node in reversed(order) for d in node.shape if d.bare is None and (d.constant is None or d.constant < 0)}
             found = self.cache[key] = Compiled(executable, ready, [leaf_key(n) for n in executable.leaves], needs, lengths, names)
+            self.compile_seconds += time.perf_counter() - began
         return found
+
+    def began(self) -> float:
+        """The time; one compilation more."""
+        self.compilations += 1
+        return time.perf_counter()
+
+    def forget(self) -> None:
+        """Nothing is compiled any more, as for another device or number of threads."""
+        self.cache, self.loops = {}, {}
 
     def without_gpu(self, made: TrainProgram) -> None:
         """A training loop for the GPU is not one any more: it will be compiled again."""
@@ -141,7 +153,7 @@ class Compute:
             (feeds.mode, feeds.rows, feeds.schedules, feeds.shuffle, feeds.ragged)
         found = self.loops.get(key)
         if found is None:
-            self.compilations += 1
+            began = self.began()
             backend = self.native
             made = train_program(groups, feeds, origins=self.origins, tiles=backend.tiles())
             if gpu(made.program):
@@ -150,6 +162,7 @@ class Compute:
             found = self.loops[key] = made, backend.compiler(made.program)
             if self.profile is not None:
                 self.profile.name(place)
+            self.compile_seconds += time.perf_counter() - began
         return found
 
     def values(self, roots: Sequence[Node], sizes: Mapping[str, int], extra: Mapping[LeafKey, Any] | None = None,

@@ -6,7 +6,7 @@ strings, shapes are expressions, a call is a call whatever it calls.  BNF of the
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
 from dsl.errors import Span
 from dsl.record import record
@@ -57,6 +57,14 @@ class Boolean(Expr):
 @record
 class Name(Expr):
     id: str
+
+
+@record
+class Held(Expr):
+    """A value in the place of the name it had when the expression was typed, such as the prompt's `ans`; no text means it."""
+
+    name: str
+    value: Any = field(compare=False)
 
 
 @record

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from dsl.syntax.expressions import literal_int
 from dsl.syntax.faults import counted, not_built
 from dsl.syntax.names import bound_names
 from dsl.syntax.parse import parse
-from dsl.syntax.rebinding import Rebinding
+from dsl.syntax.rebinding import Rebinding, words
 from dsl.syntax.updates import UPDATES
 from dsl.syntax.values import (
     Host,
@@ -70,7 +71,9 @@ class Elaborator(Rebinding):
         self.unparsed = {name for span in spans for name in unparsed_names(span)}
         self.updates_failed = bool(spans)
         self.later = {ident.id: ident.span for s in reversed(statements) for ident in bound_names(s)}
+        self.coming = Counter(word for s in statements for word in words(s))
         for statement in statements:
+            self.coming.subtract(words(statement))
             broken = any(statement.span.start <= s.start <= statement.span.end for s in spans)
             try:
                 if broken and isinstance(statement, ast.Def | ast.Optimizer):
@@ -197,9 +200,11 @@ class Elaborator(Rebinding):
         if dtype.id not in ("float32", "float64"):
             raise error("E0509", f"no precision `{dtype.id}`", dtype.span,
                         help="`precision float32` or `precision float64`")
-        if self.begun:
+        kept = "precision" in self.fixed_header or dtype.id == self.precision or not self.scope
+        if self.begun and not (self.rebind and kept):
             raise error("E0509", "`precision` stands before everything that has a dtype", dtype.span,
-                        help="move it to the top of the script")
+                        help="start anew with `lr repl --precision " + dtype.id + "`" if self.rebind else
+                        "move it to the top of the script")
         if "precision" not in self.fixed_header:
             self.precision = self._dtype_word(dtype.id)
 
@@ -208,7 +213,7 @@ class Elaborator(Rebinding):
         seed = literal_int(value)
         if seed is None or seed < 0:
             raise error("E0509", "a seed is a whole number, not negative", value.span, help="write `seed 1`")
-        if self.begun:
+        if self.begun and not self.rebind:
             raise error("E0509", "`seed` stands before every random draw", value.span,
                         help="move it to the top of the script")
         if "seed" not in self.fixed_header:

@@ -126,6 +126,8 @@ class Expressions(Faults, ABC):
                 return constant(flag, "bool")
             case ast.Name():
                 return self.name(expr)
+            case ast.Held(value=Node() | Group() | TextColumn() | Table() | str() as held):
+                return held
             case ast.Unary():
                 return self.unary(expr)
             case ast.Binary():

@@ -5,6 +5,8 @@ In: statements and expressions of the AST.  Out: names; no scope is consulted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 from dsl.syntax import ast
 
@@ -51,3 +53,33 @@ def used_names(part: object) -> Iterator[str]:
                 stack.extend(vars(syntax).values())
             case _:
                 pass
+
+
+def holding(part: Any, name: str, value: object) -> Any:
+    """A statement or expression with a value in place of a name; as it is where the name is one of its own scopes, too."""
+    return part if _own(part, name) else _held(part, name, value)
+
+
+def _own(part: object, name: str) -> bool:
+    match part:
+        case ast.Ident(id):
+            return id == name
+        case tuple() as items:
+            return any(_own(item, name) for item in items)
+        case ast.Syntax() as syntax:
+            return any(_own(item, name) for item in vars(syntax).values())
+        case _:
+            return False
+
+
+def _held(part: Any, name: str, value: object) -> Any:
+    match part:
+        case ast.Name(id) if id == name:
+            return ast.Held(name, value, span=part.span)
+        case tuple() as items:
+            return tuple(_held(item, name, value) for item in items)
+        case ast.Syntax() as syntax:
+            changed = {key: _held(item, name, value) for key, item in vars(syntax).items() if isinstance(item, tuple | ast.Syntax)}
+            return replace(syntax, **changed) if changed else syntax
+        case _:
+            return part

@@ -7,6 +7,7 @@ in error, or one whose dependents would be, leaves everything as it was.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,16 +36,20 @@ class Remembered:
 
     @property
     def words(self) -> list[str]:
-        """What it is called in the list of what followed."""
-        match self.statement:
-            case ast.Update(target):
-                return [f"update {target.id}"]
-            case ast.Minimize(cost):
-                return [f"minimize {cost.span.text}"]
-            case ast.Step(name):
-                return [f"step {name.id}"]
-            case _:
-                return [i.id for i in bound_names(self.statement)]
+        return words(self.statement)
+
+
+def words(statement: ast.Statement) -> list[str]:
+    """What a statement is called in the list of what followed."""
+    match statement:
+        case ast.Update(target):
+            return [f"update {target.id}"]
+        case ast.Minimize(cost):
+            return [f"minimize {cost.span.text}"]
+        case ast.Step(name):
+            return [f"step {name.id}"]
+        case _:
+            return [i.id for i in bound_names(statement)]
 
 
 class Rebinding(Commands):
@@ -53,6 +58,10 @@ class Rebinding(Commands):
         self.remembered: list[Remembered] = []
         self.reelaborated: list[str] = []
         """What the last statement made follow, in order."""
+        self.followed: list[str] = []
+        """What all statements made follow, until somebody empties it."""
+        self.coming: Counter[str] = Counter()
+        """What later statements of the same text bind or update anew: it need not follow what is bound now."""
 
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:
@@ -76,8 +85,12 @@ class Rebinding(Commands):
         bound = {i.id for i in bound_names(statement)}
         changed = {name for name in bound if name in self.scope}
         with self.undone_on_error():
-            number = self.minimized
+            number = latest = self.minimized
+            if isinstance(statement, ast.Minimize | ast.Step):      # said once more, it goes on with the slots it has
+                number = next((r.minimized for r in self.remembered if r.statement == statement), number)
+            self.minimized = number
             items = self._dispatch(statement)
+            self.minimized = max(latest, self.minimized)
             self.remembered = [r for r in self.remembered if not self.replaced(r, bound)]
             followers, self.remembered = self.remembered, []
             for one in followers:
@@ -85,11 +98,17 @@ class Rebinding(Commands):
                 if not one.uses & changed:
                     continue
                 if isinstance(one.statement, FOLLOWING):
-                    self.follow(one, changed)
+                    try:
+                        self.follow(one, changed)
+                    except LrError:
+                        if not all(self.coming[word] for word in one.words):
+                            raise
+                        self.forget_updates(one.statement)
                 changed |= {i.id for i in bound_names(one.statement)}
                 self.reelaborated.extend(one.words)
             if isinstance(statement, FOLLOWING + PASSING):
                 self.remembered.append(Remembered(statement, frozenset(used_names(statement)) - bound, number))
+            self.followed.extend(self.reelaborated)
         return items
 
     def replaced(self, one: Remembered, bound: set[str]) -> bool:
