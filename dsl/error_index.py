@@ -434,7 +434,7 @@ _entry("E0605", "a cell is empty",
 _entry("E0606", "an array that holds no numbers",
        "Files and arrays handed in hold booleans, integers or floats.")
 _entry("E0607", "a package is missing",
-       "Reading .parquet files needs pyarrow: `pip install 'lr-lang[data]'`.")
+       "Reading .parquet files, and Arrow data from Python, needs pyarrow: `pip install 'lr-lang[data]'`.")
 _entry("E0608", "an unknown format",
        "Values are saved as .csv or .npy.",
        'save ones(2) to "a.xyz"', 'save ones(2) to "a.npy"')

@@ -400,9 +400,8 @@ def compile(text: str, device: str | None = None, precision: str | None = None, 
         raise error("E0902", f"`threads` is at least 1, not {threads}")
     source = Source(str(path) if path is not None else "<string>", as_text("a script", text), str(path) if path is not None else None)
     base = Path(path).parent if path is not None else Path()
-    arrays = {name: value if on_device(value) else as_array(name, value) for name, value in as_mapping("data", data).items()}
-    session = Session(precision=precision, seed=seed, device=device, overrides=as_mapping("set", set), data=arrays, base=base,
-                      out=Path(out) if out is not None else None, stdout=stdout, stderr=stderr, quiet=quiet,
+    session = Session(precision=precision, seed=seed, device=device, overrides=as_mapping("set", set),
+                      data=as_mapping("data", data), base=base, out=Path(out) if out is not None else None, stdout=stdout, stderr=stderr, quiet=quiet,
                       threads=threads)
     session.load(source)
     return Model(session, source)

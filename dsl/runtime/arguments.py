@@ -19,6 +19,8 @@ from dsl.backends.cuda.failures import NoRoom
 from dsl.backends.cuda.memory import Memory
 from dsl.errors import LrError, error
 from dsl.ir.types import DType
+from dsl.runtime import frames
+from dsl.syntax.values import LoadedTable
 
 Array = np.ndarray[Any, Any]
 
@@ -37,18 +39,82 @@ def as_array(name: str, value: Any, launcher: Any = None, dtype: DType | None = 
         return value
     if not plain and on_device(value):
         return from_device(name, value, launcher, dtype)
+    value = value if plain else frames.received(name, value)
+    if not plain and frames.is_table(value):
+        return frames.matrix(name, value)
+    if not plain and frames.is_column(value):
+        return checked(name, value, frames.column(name, value))
+    if not plain and isinstance(value, np.ma.MaskedArray) and np.any(value.mask):
+        place = ", ".join(str(int(i)) for i in np.argwhere(np.ma.getmaskarray(value))[0])
+        raise error("E0605", f"`{name}` is masked at [{place}]", help=f"give it a value: `{name}.filled(nan)`")
     try:
         array = np.asarray(value) if plain or not only_dlpack(value) else np.from_dlpack(value)
     except Exception as problem:                         # whatever an `__array__` of the caller's raises
-        raise error("E0903", f"`{name}` is not an array: {problem}", help="give rows of one length") from None
+        words = str(problem).partition("\n")[0]
+        raise error("E0903", f"`{name}` is not an array: {words}", help=_rows_help(problem)) from None
     return checked(name, value, array)
 
 
-def checked(name: str, value: Any, array: Array) -> Array:
-    if array.dtype.kind not in "biuf":
-        held = type(value).__name__ if array.dtype == object and not array.ndim else str(array.dtype)
-        raise error("E0903", f"`{name}` holds {held}, not numbers")
+def as_given(name: str, value: Any, launcher: Any = None, table: bool = False,
+             missing: frames.Missing | None = None) -> Array | Memory | LoadedTable:
+    """What is handed in for a `data` statement: an array, a column of texts (an object array), or the columns of a table if the
+    statement is of a `table`.  Integers that int64 cannot hold are E0203."""
+    if isinstance(value, LoadedTable):
+        return value
+    if (type(value) not in PLAIN or (isinstance(value, np.ndarray) and value.dtype.names)) and not on_device(value):
+        value = frames.received(name, value)
+        if table and frames.is_table(value):
+            return frames.table(name, value, missing)
+        if frames.is_column(value):
+            return within(name, frames.column(name, value, missing))
+    return within(name, as_array(name, value, launcher))
+
+
+def within(name: str, array: Array | Memory) -> Array | Memory:
+    if array.dtype == np.uint64 and array.ndim and np.any(array > np.uint64(2 ** 63 - 1)):
+        raise error("E0203", f"`{name}` holds {np.asarray(array).max()}, beyond int64", help="convert it to float first")
     return array
+
+
+def checked(name: str, value: Any, array: Array) -> Array:
+    if array.dtype.kind in "biuf":
+        return array
+    if array.dtype.names is not None:
+        return frames.matrix(name, array)
+    if array.dtype.kind == "O" and array.ndim:
+        array = frames.numbers(f"`{name}`", array)
+        if array.dtype.kind in "biuf":
+            return array
+    if array.dtype.name in SHORT_FLOATS:
+        return array.astype(np.float32)
+    held = type(value).__name__ if array.dtype == object and not array.ndim else frames.words(array)
+    raise error("E0903", f"`{name}` holds {held}, not numbers", help=_number_help(name, value, array))
+
+
+SHORT_FLOATS = frozenset(("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3", "float8_e3m4"))
+"""Dtypes that other libraries add to NumPy's."""
+
+
+def _number_help(name: str, value: Any, array: Array) -> str | None:
+    """What to write instead of an array of something else."""
+    match array.dtype.kind:
+        case "M":
+            return f'count days: `({name} - {name}.min()) / np.timedelta64(1, "D")`'
+        case "m":
+            return f'count days: `{name} / np.timedelta64(1, "D")`'
+        case "c":
+            return f"take `{name}.real` and `{name}.imag`"
+        case "O" | "U" | "S" | "T" if array.ndim:
+            return f"codes of texts: `np.unique({name}, return_inverse=True)[1]`; written numbers: `{name}.astype(float)`"
+        case _:
+            ways = {"toarray": "its dense form", "collect": "its rows", "to_numpy": "an array"}
+            return next((f"hand in {what}: `{name}.{way}()`" for way, what in ways.items() if hasattr(value, way)), None)
+
+
+def _rows_help(problem: Exception) -> str | None:
+    if "inhomogeneous" in str(problem):
+        return "give rows of one length"
+    return "call `.detach()` first" if "grad" in str(problem) else None
 
 
 def only_dlpack(value: Any) -> bool:

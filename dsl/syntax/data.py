@@ -4,7 +4,7 @@ In: their AST.  Out: names bound to data leaves, tables and columns, evaluated o
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -63,17 +63,41 @@ class Data(Binder):
     def data_statement(self, statement: ast.Data) -> None:
         self.in_data, self.files = True, set()
         try:
-            given = [self.host.given(i.id) for i in statement.names]
+            table, missing = self.replaced_loader(statement.value)
+            given = [self.host.given(i.id, table, missing) for i in statement.names]
             if all(g is not None for g in given):
                 for ident, array in zip(statement.names, given, strict=True):
-                    self.bind_data(ident, self.data_leaf(ident.id, array), statement)
+                    self.bind_data(ident, self.handed_in(ident.id, array), statement)
                 return
             value = self.value(statement.value)
             for ident, part, array in zip(statement.names, self.unpack(statement.names, value, statement.value), given,
                                           strict=True):
-                self.bind_data(ident, part if array is None else self.data_leaf(ident.id, array), statement)
+                self.bind_data(ident, part if array is None else self.handed_in(ident.id, array), statement)
         finally:
             self.in_data = False
+
+    def replaced_loader(self, value: ast.Expr) -> tuple[bool, Literal["nan", "drop"] | None]:
+        """Whether a statement loads a table, and what it says of empty cells: that holds for a table handed in, too."""
+        match value:
+            case ast.Call(ast.Name("csv" | "parquet" | "npz"), arguments):
+                said = [a.value for a in arguments if a.name is not None and a.name.id == "missing"]
+                word = next((w.id if isinstance(w, ast.Name) else w.value for w in said if isinstance(w, ast.Name | ast.Text)), None)
+                return True, "nan" if word == "nan" else "drop" if word == "drop" else None
+            case _:
+                return False, None
+
+    def handed_in(self, name: str, value: Any) -> Value:
+        """What the host was given for a data name."""
+        if isinstance(value, LoadedTable):
+            return self.table(name, value)
+        return TextColumn(name, value) if value.dtype.kind == "O" else self.data_leaf(name, value)
+
+    def table(self, name: str, loaded: LoadedTable) -> Table:
+        columns: dict[str, Node | TextColumn] = {}
+        for title, values in loaded.columns.items():
+            array = np.asarray(values)
+            columns[title] = TextColumn(title, array) if array.dtype.kind in "OUS" else self.data_leaf(f"{name}:{title}", array)
+        return Table(name.rsplit("/", 1)[-1], columns, Dim.of(loaded.rows))
 
     def bind_data(self, ident: ast.Ident, value: Value, statement: ast.Data) -> None:
         file = next(iter(self.files)) if len(self.files) == 1 else self.table_origin(statement.value)
@@ -151,12 +175,7 @@ class Data(Binder):
             raise Skipped
         self.files.add(path.value.rsplit("/", 1)[-1])
         if isinstance(loaded, LoadedTable):
-            columns: dict[str, Node | TextColumn] = {}
-            for name, values in loaded.columns.items():
-                array = np.asarray(values)
-                columns[name] = TextColumn(name,
-                                           array) if array.dtype.kind in "OUS" else self.data_leaf(f"{path.value}:{name}", array)
-            return Table(path.value.rsplit("/", 1)[-1], columns, Dim.of(loaded.rows))
+            return self.table(path.value, loaded)
         return self.data_leaf(path.value, np.asarray(loaded))
 
     def split(self, expr: ast.Call, given: dict[str, Any]) -> Value:

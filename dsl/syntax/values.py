@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -109,8 +109,9 @@ class Host(Protocol):
         """The value of a data leaf from now on: as NumPy has it, or what `evaluate` or `given` gave."""
         ...
 
-    def given(self, name: str) -> Any | None:
-        """An array handed in for a data name, if there is one."""
+    def given(self, name: str, table: bool = False, missing: Literal["nan", "drop"] | None = None) -> Any | None:
+        """What is handed in for a data name, if there is something: an array, texts as an object array, or a `LoadedTable` for a
+        `table`, with the cells that have no value taken as its loader would."""
         ...
 
     def load_file(self, kind: str, path: str, options: Mapping[str, Any], span: Span) -> LoadedTable | Any | None:
