@@ -22,15 +22,17 @@ from pygments.token import (
     Punctuation,
     String,
     Text,
+    Token,
     Whitespace,
     _TokenType,
 )
 
 from dsl.ops.functions import FORMS, FUNCTIONS, LATER
 from dsl.record import record
+from dsl.syntax import layout
 from dsl.syntax.commands import PLOTS
 from dsl.syntax.faults import CONSTANTS
-from dsl.syntax.layout import RESERVED, STATEMENT_WORDS, Token
+from dsl.syntax.layout import RESERVED, STATEMENT_WORDS
 from dsl.syntax.pieces import keywords, line_tokens, pieces
 from dsl.syntax.training import SCHEDULES
 
@@ -92,6 +94,7 @@ class _Statement:
         self.first = ""             # its first keyword that is no dtype
         self.previous = ""          # the token before
         self.keyword = ""           # the last keyword
+        self.called = False         # is the token before a name, so that a bracket is a call's?
         self.bound = False          # has `=`, `:` or `<-` come at the outside?
 
     def pieces(self) -> Iterator[Piece]:
@@ -118,11 +121,11 @@ class _Statement:
         if place < len(line):
             yield start + place, Whitespace if line[place:].isspace() else Text, line[place:]
 
-    def follow(self, token: Token, word: str) -> None:
+    def follow(self, token: layout.Token, word: str) -> None:
         """Brackets, and where the next statement of the line or block begins."""
         match token.type:
             case "LPAR" | "LSQB":
-                self.brackets.append(_Bracket(word, self.previous))
+                self.brackets.append(_Bracket(word, self.previous if self.called else ""))
             case "RPAR" | "RSQB":
                 del self.brackets[-1:]
             case "SEMICOLON" | "COLON" if not self.brackets:
@@ -134,9 +137,10 @@ class _Statement:
                 self.bound = False
             case "COMMENT":
                 return
+        self.called = self.called and token.type == "WORD"
         self.previous = word
 
-    def kind(self, token: Token, word: str, offset: int, after: Token | None, leads: bool) -> _TokenType:
+    def kind(self, token: layout.Token, word: str, offset: int, after: layout.Token | None, leads: bool) -> _TokenType:
         match token.type:
             case "COMMENT":
                 return Comment.Special if word.startswith("#>") else Comment.Single
@@ -151,12 +155,11 @@ class _Statement:
             case _:
                 return Operator
 
-    def word(self, word: str, offset: int, after: Token | None, leads: bool) -> _TokenType:
-        if self.is_keyword(word, offset, after, leads):
-            return self.keyword_kind(word)
-        return self.name_kind(word, after)
+    def word(self, word: str, offset: int, after: layout.Token | None, leads: bool) -> _TokenType:
+        self.called = not self.is_keyword(word, offset, after, leads)
+        return self.name_kind(word, after) if self.called else self.keyword_kind(word)
 
-    def is_keyword(self, word: str, offset: int, after: Token | None, leads: bool) -> bool:
+    def is_keyword(self, word: str, offset: int, after: layout.Token | None, leads: bool) -> bool:
         if word in RESERVED:
             return True
         if offset in self.taken:
@@ -176,7 +179,7 @@ class _Statement:
             return Keyword.Type
         return Keyword.Declaration if word in BINDING else Keyword
 
-    def name_kind(self, word: str, after: Token | None) -> _TokenType:
+    def name_kind(self, word: str, after: layout.Token | None) -> _TokenType:
         following = after.type if after is not None else ""
         bracket = self.brackets[-1] if self.brackets else None
         if self.previous == ".":
@@ -196,9 +199,9 @@ class _Statement:
             return Name.Builtin
         if self.keyword == "using" and self.previous in ("using", "."):
             return Name.Class
-        if bracket is not None and bracket.opener == "(" and following == "EQUAL" and bracket.callee not in FORMS and \
-                (self.bound or self.first not in ("def", "optimizer")):
-            return Name.Attribute
+        if bracket is not None and bracket.opener == "(" and following == "EQUAL" and self.previous in ("(", ","):
+            return Name.Attribute if bracket.callee and bracket.callee not in FORMS and \
+                (self.bound or self.first not in ("def", "optimizer")) else Name
         if word in CONSTANTS:
             return Name.Constant
         return Name
@@ -221,6 +224,7 @@ def strings(start: int, word: str) -> Iterator[Piece]:
 class Palette:
     """One colour for each role."""
 
+    text: str
     keyword: str
     declaration: str
     type: str
@@ -239,6 +243,7 @@ class Palette:
 def _styles(colours: Palette) -> dict[Any, str]:
     c = colours
     return {
+        Token: c.text, Name: c.text,
         Keyword: f"bold {c.keyword}", Keyword.Declaration: f"bold {c.declaration}", Keyword.Type: c.type, Keyword.Constant: c.constant,
         Operator: c.operator, Operator.Word: f"bold {c.keyword}", Punctuation: c.operator,
         Name.Builtin: c.function, Name.Function: f"bold {c.function}", Name.Class: c.function, Name.Variable: f"bold {c.definition}",
@@ -250,13 +255,13 @@ def _styles(colours: Palette) -> dict[Any, str]:
     }
 
 
-LIGHT = Palette(keyword="#8b2fb0", declaration="#7a3e9d", type="#00677a", function="#0550ae", definition="#1f2328", size="#8a4b08",
-                constant="#0f766e", string="#116329", number="#a03000", comment="#62707d", expected="#3d7a1f", operator="#4b5560",
-                error="#c01c28")
-DARK = Palette(keyword="#d59bf6", declaration="#c4a7f5", type="#6fd0e0", function="#7ab8ff", definition="#f2f4f8", size="#e5b567",
-               constant="#63d3bf", string="#9ad17c", number="#f2a272", comment="#8f9bab", expected="#a7c96a", operator="#b6bfca",
-               error="#ff7b72")
-EITHER = Palette(keyword="#a75fd0", declaration="#9a66cc", type="#008292", function="#2f79d0", definition="", size="#a3701c",
+LIGHT = Palette(text="#1f2328", keyword="#8b2fb0", declaration="#7a3e9d", type="#00677a", function="#0550ae", definition="#1f2328",
+                size="#8a4b08", constant="#0f766e", string="#116329", number="#a03000", comment="#62707d", expected="#3d7a1f",
+                operator="#4b5560", error="#c01c28")
+DARK = Palette(text="#dfe3ea", keyword="#d59bf6", declaration="#c4a7f5", type="#6fd0e0", function="#7ab8ff", definition="#f2f4f8",
+               size="#e5b567", constant="#63d3bf", string="#9ad17c", number="#f2a272", comment="#8f9bab", expected="#a7c96a",
+               operator="#b6bfca", error="#ff7b72")
+EITHER = Palette(text="", keyword="#a75fd0", declaration="#9a66cc", type="#008292", function="#2f79d0", definition="", size="#a3701c",
                  constant="#138577", string="#3f8535", number="#c0602a", comment="#76797f", expected="#5f8021", operator="",
                  error="#db4743")
 

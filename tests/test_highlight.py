@@ -113,6 +113,7 @@ SAMPLES = [
     (":help softmax", {":help": Name.Decorator, "softmax": Name}),
     ("?softmax", {"?": Name.Decorator}),
     ("print \"a\u2028b\"", {'"a\u2028b"': String.Double}),
+    ("assert (acc with X = A, y = u) > 0.5", {"X": Name, "y": Name, "with": Keyword}),
     ("let x = x[:, None]", {"None": Keyword.Constant}),
     ("import \"nets.lr\" as nets\nlet a = nets.layer(1)", {"import": Keyword, "as": Keyword, "layer": Name.Property}),
 ]
