@@ -76,4 +76,4 @@ def test_the_seed_program_draws_its_data_as_written():
 def test_every_example_passes_its_own_checks():
     result = CliRunner().invoke(commands, ["test", str(EXAMPLES)])
     assert result.exit_code == 0, result.output
-    assert "6 passed, 0 failed" in result.output
+    assert "10 passed, 0 failed" in result.output
