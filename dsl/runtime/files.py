@@ -72,10 +72,14 @@ def _csv(name: str, array: Array) -> str:
     return "\n".join((",".join(header), *lines)) + "\n"
 
 
-def open_text(path: Path, span: Span | None = None) -> IO[str]:
-    """An empty text file to write line by line.  Raises E0609."""
+def open_lines(path: Path, kept: int = 0, span: Span | None = None) -> IO[bytes]:
+    """A file to write line by line, behind the first `kept` bytes of what is there; less are kept if it is shorter.  Raises E0609."""
     try:
-        return open(path, "w", encoding="utf-8", newline="\n")
+        file = open(path, "r+b" if kept and path.exists() else "wb")                                             # noqa: SIM115
+        if kept:
+            file.truncate(min(kept, file.seek(0, os.SEEK_END)))
+            file.seek(0, os.SEEK_END)
+        return file
     except (OSError, ValueError) as trouble:
         raise _cannot_write(path, trouble, span) from None
 
@@ -135,7 +139,7 @@ def _cannot_write(path: Path, trouble: OSError | ValueError, span: Span | None) 
 def unknown_ending(path: Path, ending: str, known: tuple[str, ...], span: Span | None = None) -> LrError:
     """E0608: what the file's name ends in, and the endings that are known here."""
     near = did_you_mean(ending, known) if ending else None
-    listed = f"{', '.join(known[:-1])} and {known[-1]}"
+    listed = " and ".join(filter(None, [", ".join(known[:-1]), known[-1]]))
     what = f"ends in {ending}, which is not a format known here" if ending else "has no ending that says its format"
     return error("E0608", f"{path.name} {what}", span, kind=FileTrouble,
                  help=f"did you mean `{path.stem}{near}`? {listed} can be written" if near else

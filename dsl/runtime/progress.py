@@ -51,6 +51,11 @@ class Progress:
         self.cost: Cost = None
         self.drawn = False
         self.closed = quiet
+        self.first_done, self.first_steps = 0.0, 0
+
+    def start_from(self, done: float, steps: int) -> None:
+        """So much of it was finished before; the speed is that of what comes now."""
+        self.first_done, self.first_steps = done, steps
 
     def update(self, done: float, steps: int, cost: Cost = None) -> None:
         """`done` units (with the part of one that has begun) and `steps` steps are finished; `cost` is the latest, one
@@ -87,7 +92,7 @@ class Progress:
         """The final line, without its end."""
         cost = {self.cost_name: self.cost} if isinstance(self.cost, float | int) else self.cost
         units = int(self.done) if self.unit != "step" else None
-        return summary(units, self.steps, monotonic() - self.started, cost, note, verb, self.unit)
+        return summary(units, self.steps, monotonic() - self.started, cost, note, verb, self.unit, self.first_steps)
 
     def clear(self) -> None:
         """Takes the redrawn line away, so that something else can be printed; the next update draws it again."""
@@ -108,9 +113,9 @@ class Progress:
         of_total = f"/{self.total:,}" if self.total else ""
         left = ""
         if self.total and 0 < self.done < self.total:
-            left = f"{_clock(seconds * (self.total - self.done) / self.done)} left"
+            left = f"{_clock(seconds * (self.total - self.done) / max(self.done - self.first_done, 1e-9))} left"
         parts = [f"{self.unit} {int(self.done):,}{of_total}", _costs(self.cost, self.cost_name),
-                 _rate(self.steps, seconds), left]
+                 _rate(self.steps - self.first_steps, seconds), left]
         return [part for part in parts if part]
 
     def _redraw(self, now: float) -> None:
@@ -144,10 +149,10 @@ class Progress:
 
 # ---------------------------------------------------------------- words
 def summary(units: int | None, steps: int, seconds: float, cost: Cost, note: str | None = None, verb: str = "trained",
-            unit: str = "epoch") -> str:
-    """What a run did, in one line."""
+            unit: str = "epoch", before: int = 0) -> str:
+    """What a run did, in one line; `before` of the steps were made at another time."""
     amount = _count(steps, "step") if units is None else f"{_count(units, unit)}, {_count(steps, 'step')}"
-    rate = _rate(steps, seconds)
+    rate = _rate(steps - before, seconds)
     text = f"{verb} {amount} in {_duration(seconds)}" + (f" ({rate})" if rate else "")
     costs = _costs(cost, "C")
     return text + (f", {costs}" if costs else "") + (f"; stopped: {note}" if note else "")

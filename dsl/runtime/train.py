@@ -1,101 +1,40 @@
 """The training driver.
 
 In: a training plan and the session's state.  Out: the state after it, and a report.  State changes only when a whole step
-has been computed and found finite, so an interruption or a divergence leaves that of the last whole step.
+has been computed and found finite, so an interruption or a divergence leaves that of the last whole step.  What is done between
+steps is `dsl/runtime/looks.py`; from any place between two steps a training goes on as if it had never stopped.
 """
 from __future__ import annotations
 
-import json
-import math
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from dsl.backends.base import FaultAt
 from dsl.backends.cuda.failures import Refused
 from dsl.backends.cuda.memory import Memory, on_host
-from dsl.errors import Interrupted, LrError, error
+from dsl.errors import Diagnostic, Diverged, Interrupted, LrError, error
 from dsl.ir.node import Node
 from dsl.loops.legalise import NotNative
 from dsl.ops.leaves import STEP, is_leaf
 from dsl.ops.table import Fault
 from dsl.runtime.bursts import Bursts
-from dsl.runtime.compute import Compute, LeafKey
+from dsl.runtime.compute import LeafKey
 from dsl.runtime.divergence import divergence, find_bad
-from dsl.runtime.files import open_text
-from dsl.runtime.progress import Progress, summary
-from dsl.runtime.rows import HeldOut, Rows
-from dsl.runtime.steps import StepFunction, average, check_schedule, rows_of, schedule_value, step_functions
+from dsl.runtime.interruption import InterruptFlag
+from dsl.runtime.looks import Looks, State
+from dsl.runtime.place import Place, Report
+from dsl.runtime.rows import Rows
+from dsl.runtime.steps import StepFunction, check_schedule, schedule_value, step_functions
 from dsl.syntax import program
 from dsl.syntax.binding import leaf_key
-from dsl.syntax.expressions import epoch_leaf
 
+__all__ = ["Driver", "Report"]
 SECONDS_BETWEEN_LOOKS = 0.02
 STEP_KEY = leaf_key(STEP)
-
-
-class State(Protocol):
-    """What the driver needs of the session."""
-
-    compute: Compute
-    values: dict[LeafKey, Any]
-    steps_before: int
-
-    def sizes(self) -> dict[str, int]: ...
-    def allocate(self) -> None: ...
-    def array(self, node: Any) -> Any: ...
-    def execute(self, items: Sequence[program.Item]) -> None: ...
-    def output_path(self, path: str) -> Path: ...
-    def progress(self, total: int, unit: str) -> Progress: ...
-
-
-@dataclass
-class Report:
-    """What a `train` did: whole epochs and steps, the last epoch's costs (and `valid` ones), wall-clock seconds."""
-
-    epochs: int = 0
-    steps: int = 0
-    costs: dict[str, float] = field(default_factory=dict)
-    valid: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    stopped: str | None = None
-
-    @property
-    def cost(self) -> float | dict[str, float] | None:
-        """The last epoch's cost; a dict if there are several, None if there is none."""
-        return None if not self.costs else next(iter(self.costs.values())) if len(self.costs) == 1 else dict(self.costs)
-
-    def __str__(self) -> str:
-        return summary(self.epochs, self.steps, self.seconds, self.costs, self.stopped)
-
-
-class InterruptFlag:
-    """Turns Ctrl-C into a flag that is looked at between whole steps; a second one ends the step it meets, but for those of a
-    burst (`in_burst`), which are counted only after it."""
-
-    raised = in_burst = False
-
-    def __enter__(self) -> InterruptFlag:
-        self.active = threading.current_thread() is threading.main_thread()
-        if self.active:
-            def handler(number: int, frame: FrameType | None) -> None:
-                if self.raised and not self.in_burst:
-                    raise KeyboardInterrupt
-                self.raised = True
-            self.before = signal.signal(signal.SIGINT, handler)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.active:
-            signal.signal(signal.SIGINT, self.before)
 
 
 class Pace:
@@ -122,10 +61,11 @@ class Driver:
         """Steps made before this run that its reports count on from (`m.step` makes one at a time)."""
         self.report = Report()
         self.length = 0
-        self.published = -1
-        self.best: float | None = None
-        self.waited = 0
-        self.log: IO[str] | None = None
+        self.flag = InterruptFlag()
+        self.left: Place | None = None
+        """Where it can go on, if it was cut off."""
+        self.mark: Place | None = None
+        self.settled = False
 
     @property
     def made(self) -> int:
@@ -161,18 +101,14 @@ class Driver:
         self.given = [*rows.keys, *([STEP_KEY] if self.draws else []), *(leaf_key(s.leaf) for s in plan.schedules)]
         for function in self.functions:
             function.connect(self.given, self.targets)
+        self.weight = 0.0
         self.bursts: Bursts | None = None
         self.pace = Pace()
         self.fill()
         if state.compute.device() != "numpy":
             with suppress(NotNative):                # an op without loops: the reference makes the steps
                 self.bursts = Bursts(self)
-        self.epoch_values = [(name, leaf_key(epoch_leaf(name, node)), np.dtype(node.dtype).type) for name, node in plan.watched.items()]
-        self.reported = [n for f in self.functions for n in f.watched[:f.costs]]
-        self.weight = 0.0
-        self.every = [(e, int(state.array(e.count))) for e in plan.every]
-        self.patience = int(state.array(plan.stop.count)) if plan.stop else 0
-        self.prepare_valid()
+        self.looks = Looks(self)
 
     def fill(self) -> None:
         """The state and the functions' other leaves as they are now."""
@@ -198,123 +134,139 @@ class Driver:
         plan = self.plan
         if self.count < 0:
             raise error("E0415", f"how long to train is a whole number, not {self.count}", plan.span)
-        counts = [e.count for e in plan.every] + ([plan.stop.count] if plan.stop else [])
+        counts = [e.count for e in plan.every] + [c.count for c in (plan.stop, plan.checkpoint) if c is not None]
         for count in counts:
             if int(self.state.array(count)) < 1:
-                raise error("E0415", "`every` and `stop` count from 1", plan.span)
+                raise error("E0415", "`every`, `stop` and `checkpoint` count from 1", plan.span)
         for schedule in plan.schedules:
             check_schedule(schedule, plan.span)
-
-    def prepare_valid(self) -> None:
-        plan, compute = self.plan, self.state.compute
-        self.held_out: HeldOut | None = None
-        if plan.valid:
-            arrays = [self.laid(f.value) for f in plan.valid]
-            if self.bursts is not None and self.bursts.keep:
-                arrays = [self.bursts.there(a, f.value.dtype) if a.ndim else a for a, f in zip(arrays, plan.valid, strict=True)]
-            self.held_out = held_out = HeldOut(plan.valid, arrays, self.state.sizes())
-            self.valid_nodes = list(plan.watched.values())
-            if held_out.mapped:
-                averaged = plan.averaged | set(self.valid_nodes)
-                self.valid_nodes = average(self.valid_nodes, rows_of(plan.valid), averaged, plan.span, compute.origins)
 
     # ------------------------------------------------------------ run
     def again(self, arrays: Sequence[Any], count: int) -> Report:
         """Another `train` of the same plan, over other arrays and for another count; all that was compiled serves again."""
         self.count, self.report = count, Report()
         self.rows.hold(arrays)
-        self.published, self.best, self.waited = -1, None, 0
         self.check_numbers()
         self.state.allocate()
-        self.clear_sums()
         for function in self.functions:
             function.results = ()
-        self.fill()
         return self.go()
 
-    def run(self) -> Report:
+    def run(self, place: Place | None = None, best: dict[LeafKey, Any] | None = None) -> Report:
+        """Train from the beginning, or on from a place whose state the session has; `best` is what was best before it."""
         with self.compute.training_lock:
             self.prepare()
-            return self.go()
+            self.looks.best = best
+            return self.go(place)
 
-    def go(self) -> Report:
-        plan, report = self.plan, self.report
-        by_epoch = plan.unit == "epochs"
-        steps = self.count * self.rows.steps_an_epoch if by_epoch else self.count
-        if plan.log:
-            self.log = open_text(self.state.output_path(plan.log), plan.span)
+    def go(self, place: Place | None = None) -> Report:
+        """Train from the beginning, or on from a place whose state the session has."""
+        report, by_epoch = self.report, self.plan.unit == "epochs"
+        self.begin(place or Place(before=self.state.steps_before))
+        self.looks.open_log(place or Place())
         if self.bursts is not None:
             self.bursts.fill()
-        self.progress = progress = self.state.progress(self.count, plan.unit)
-        failed = True
+        self.progress = progress = self.state.progress(self.count, self.plan.unit)
+        progress.start_from(report.epochs if by_epoch else report.steps, report.steps)
+        failed, self.began = True, time.perf_counter() - report.seconds
         try:
-            with InterruptFlag() as flag, np.errstate(all="ignore"):
-                began = time.perf_counter()
-                try:
-                    self.loop(steps, by_epoch, flag)
-                finally:
-                    report.seconds = time.perf_counter() - began
+            with InterruptFlag() as self.flag, np.errstate(all="ignore"):
+                self.loop(by_epoch)
             failed = False
-        except KeyboardInterrupt:
-            raise self.interrupted() from None
+        except Diverged:                             # going on would meet the same step
+            raise
+        except BaseException as problem:
+            self.left = self.mark or self.place()
+            if isinstance(problem, KeyboardInterrupt):
+                raise self.interrupted(self.left) from None
+            raise
         finally:
-            self.keep()
-            self.release()
+            report.seconds = self.seconds
+            if not self.settled:
+                self.keep()
+            if self.left is None:
+                self.release()
             report.epochs = report.steps // self.rows.steps_an_epoch
-            if self.log:
-                self.log.close()
+            self.looks.close_log()
             progress.close(report.epochs if by_epoch else report.steps, report.steps, report.costs or None,
                            report.stopped, failed=failed)
         return report
 
-    def loop(self, steps: int, by_epoch: bool, flag: InterruptFlag) -> None:
-        report, epoch = self.report, self.rows.steps_an_epoch
-        looked = time.monotonic()
-        while report.steps < steps:
-            self.advance(min(steps - report.steps, self.to_next_look(by_epoch)), steps, flag)
-            last = report.steps % epoch == 0
-            stop = self.after_step(last, by_epoch) if last or self.each_step(by_epoch) else False
-            if flag.raised:
-                raise self.interrupted()
+    def begin(self, place: Place) -> None:
+        """At this place, with the state as the session has it."""
+        report = self.report
+        report.steps, report.costs, report.valid = place.steps, dict(place.costs), dict(place.valid)
+        report.epochs = place.steps // self.rows.steps_an_epoch
+        report.stopped, report.seconds = place.stopped, place.seconds
+        self.weight = place.weight
+        for function in self.functions:
+            function.sums = [place.sums.get(name, 0.0) for name in function.watched]
+        self.looked, self.finished, self.settled = place.looked, place.finished, False
+        self.left = self.mark = None
+        self.looks.begin(place)
+        self.fill()
+
+    def place(self, looked: bool = True, finished: bool = False) -> Place:
+        """Where the training stands."""
+        report, looks = self.report, self.looks
+        sums = {n: s for f in self.functions for n, s in zip(f.watched, f.sums, strict=True)}
+        return Place(self.made_before, report.steps, looked, sums, self.weight, dict(report.costs), dict(report.valid),
+                     dict(looks.seen) if looks.published == report.steps else {}, report.stopped, looks.watch,
+                     looks.log.tell() if looks.log else 0, self.seconds, finished)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    def loop(self, by_epoch: bool) -> None:
+        """To the end.  While something follows a step, `mark` is the place before that, where to go on if it is cut off."""
+        report, epoch, looks = self.report, self.rows.steps_an_epoch, self.looks
+        steps = self.count * epoch if by_epoch else self.count
+        clock = time.monotonic()
+        while not self.finished and ((report.steps < steps and not report.stopped) or not self.looked):
+            if self.looked:
+                self.advance(min(steps - report.steps, looks.to_next()), steps)
+            if looks.follows():
+                self.mark = self.place(looked=False)
+                looks.after_step()
+            self.looked, self.mark = True, None
+            if self.flag.raised:
+                raise KeyboardInterrupt
             now = time.monotonic()
-            if now - looked >= SECONDS_BETWEEN_LOOKS:
-                looked = now
+            if now - clock >= SECONDS_BETWEEN_LOOKS:
+                clock = now
                 done = report.steps / epoch if by_epoch else report.steps
-                costs = report.costs or (self.costs(self.means()) if self.weight else None)
+                costs = report.costs or (looks.costs(looks.means()) if self.weight else None)
                 self.progress.update(done, report.steps, costs)
-            if stop:
-                break
+        if not self.finished:
+            self.mark = self.place()
+            self.finish()
+            self.mark = self.place(finished=True)
+        if self.flag.raised:
+            raise KeyboardInterrupt
+
+    def finish(self) -> None:
+        """The end: the last epoch is closed, the best state takes its place if that was asked for, and the checkpoint is written."""
         if self.weight:
             self.keep()
-            self.close_epoch()
+            self.looks.close_epoch()
+        if self.plan.checkpoint is None:
+            return
+        self.keep()
+        self.looks.at_the_end()
+        if self.looks.best is not None:
+            self.state.values.update(self.looks.best)
+            self.settled = True
+        self.looks.save(self.place(finished=True))
 
-    def each_step(self, by_epoch: bool) -> bool:
-        """Whether something is looked at between the steps of an epoch."""
-        plan = self.plan
-        return bool(plan.every or plan.stop or (plan.until is not None and not by_epoch))
-
-    def to_next_look(self, by_epoch: bool) -> int:
-        """Steps up to the next one after which the plan has something to do."""
-        plan, steps, epoch = self.plan, self.report.steps, self.rows.steps_an_epoch
-        if plan.until is not None and not by_epoch:
-            return 1
-        waits = [count - steps % count for every, count in self.every if every.unit == "steps"]
-        if plan.stop is not None and plan.stop.unit == "steps":
-            return 1
-        epochs = [count for every, count in self.every if every.unit == "epochs"]
-        if self.log or self.held_out or plan.stop is not None or plan.until is not None:
-            epochs.append(1)
-        waits += [count * epoch - steps % (count * epoch) for count in epochs]
-        return min(waits, default=1 << 62)
-
-    def advance(self, count: int, steps: int, flag: InterruptFlag) -> None:
+    def advance(self, count: int, steps: int) -> None:
         """At least one and at most `count` whole steps."""
-        report, rows = self.report, self.rows
+        report, rows, flag = self.report, self.rows, self.flag
         if self.bursts is not None:
-            flag.in_burst = True
+            flag.held = True
             made, bad = self.burst(self.bursts, report.steps, min(count, self.bursts.burst), steps)
             report.steps += made
-            flag.in_burst = False
+            flag.held = False
             if not bad:
                 return
             self.keep()
@@ -324,8 +276,12 @@ class Driver:
             low = place * rows.size
             if not place:
                 self.clear_sums()
-            self.step(epoch, low, min(low + rows.size, rows.stop), steps)
+            high = min(low + rows.size, rows.stop)
+            state = self.step(epoch, low, high, steps)
+            flag.held = True                         # all of it, or nothing
+            self.take(state, high - low)
             report.steps += 1
+            flag.held = False
             if flag.raised:
                 break
         if self.bursts is not None:
@@ -346,11 +302,22 @@ class Driver:
         bursts.fill()
         return bursts.run(first, count, steps)
 
-    def interrupted(self) -> LrError:
+    def interrupted(self, place: Place) -> LrError:
+        """What is said of it; the checkpoint holds the place."""
         steps = self.report.steps
         epoch = -(-steps // self.rows.steps_an_epoch)
-        state = f"the state is that of this whole step, in epoch {epoch}" if steps else "the state is that from before"
-        return error("E0721", f"interrupted after step {steps}", self.plan.span, notes=(state,), kind=Interrupted)
+        notes = [f"the state is that of this whole step, in epoch {epoch}" if steps else "the state is that from before"]
+        found: list[Diagnostic] = []
+        checkpoint = self.plan.checkpoint
+        if checkpoint is not None and not place.finished:
+            self.keep()
+            try:
+                self.looks.save(place)
+                notes.append(f"`--resume` goes on from {checkpoint.path}")
+            except LrError as trouble:
+                found.extend(trouble.diagnostics)
+        problem = error("E0721", f"interrupted after step {steps}", self.plan.span, notes=notes)
+        return Interrupted(problem.diagnostic, *found)
 
     # ------------------------------------------------------------ one step
     def single(self) -> None:
@@ -363,11 +330,11 @@ class Driver:
                 self.keep()
                 return
         with np.errstate(all="ignore"):
-            self.step(0, 0, self.rows.total, 1)
+            self.take(self.step(0, 0, self.rows.total, 1), self.rows.total)
         self.state.values.update(zip(self.targets, self.current, strict=True))
 
-    def step(self, epoch: int, low: int, high: int, steps: int) -> None:
-        """One whole step on these rows, or an error and the state before it."""
+    def step(self, epoch: int, low: int, high: int, steps: int) -> Sequence[Any]:
+        """The variables after one step on these rows, or an error."""
         state, number, length = self.state, self.report.steps, high - low
         given = self.rows.read(epoch, low, high)
         if self.draws:
@@ -390,7 +357,11 @@ class Driver:
             raise state.compute.explained(function.compiled.reference.located(fault)) from None
         except (FaultAt, MemoryError) as problem:
             raise state.compute.explained(problem) from None
-        self.current = current
+        return current
+
+    def take(self, state: Sequence[Any], length: int) -> None:
+        """A whole step of this many rows has been made."""
+        self.current = state
         for function in self.functions:
             sums = function.sums
             for i, value in enumerate(function.results[:function.first]):
@@ -416,6 +387,11 @@ class Driver:
         if self.bursts is not None:
             self.bursts.release()
 
+    def clear_sums(self) -> None:
+        self.weight = 0.0
+        for function in self.functions:
+            function.sums = [0.0] * function.first
+
     def resize(self, length: int) -> None:
         """Steps of this many rows from now on."""
         sizes = self.rows.sizes(length)
@@ -423,91 +399,3 @@ class Driver:
             self.state.compute.check_sizes(function.compiled, sizes)
             function.compiled.executable.set_sizes(sizes)
         self.length = length
-
-    # ------------------------------------------------------------ after a step
-    def after_step(self, last: bool, by_epoch: bool) -> bool:
-        """What follows a step: the epoch's end, `every`, `stop`, `until`; whether to stop."""
-        report, until = self.report, self.plan.until
-        stop = False
-        if self.every or until is not None or self.held_out is not None:
-            self.keep()                              # somebody will look at it
-        if last:
-            self.close_epoch()
-            stop = self.at("epochs", report.epochs)
-        stop = self.at("steps", report.steps) or stop
-        if until is not None and (last or not by_epoch):
-            self.publish()
-            if bool(self.state.array(until)):
-                report.stopped = "until"
-                stop = True
-        return stop
-
-    def at(self, unit: str, number: int) -> bool:
-        """`every` and `stop` at this epoch or step."""
-        for every, count in self.every:
-            if every.unit == unit and number % count == 0:
-                self.publish()
-                self.progress.clear()
-                self.state.execute(every.body)
-        rule = self.plan.stop
-        if rule is None or rule.unit != unit:
-            return False
-        value = self.publish()[rule.name]
-        if self.best is None or math.isnan(self.best) or (value < self.best if rule.lower else value > self.best):
-            self.best, self.waited = value, 0
-            return False
-        self.waited += 1
-        if self.waited < self.patience:
-            return False
-        self.report.stopped = f"no {'lower' if rule.lower else 'higher'} {rule.name}"
-        return True
-
-    def close_epoch(self) -> None:
-        """The epoch's means, what they are on held-out data, and a line of the log."""
-        report = self.report
-        report.epochs = report.steps // self.rows.steps_an_epoch
-        means = self.means()
-        report.costs = self.costs(means)
-        self.published = -1
-        self.publish()
-        self.clear_sums()
-        if self.log:
-            line: dict[str, Any] = {"epoch": report.epochs, "step": report.steps, **means}
-            if report.valid:
-                line["valid"] = report.valid
-            self.log.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
-            self.log.flush()
-
-    def clear_sums(self) -> None:
-        self.weight = 0.0
-        for function in self.functions:
-            function.sums = [0.0] * function.first
-
-    def means(self) -> dict[str, float]:
-        """What is watched, as means over the rows of the epoch so far."""
-        return {n: s / self.weight for f in self.functions for n, s in zip(f.watched, f.sums, strict=True)}
-
-    def costs(self, means: dict[str, float]) -> dict[str, float]:
-        """Those that the updates minimise or differentiate."""
-        return {n: means[n] for n in self.reported}
-
-    def publish(self) -> dict[str, float]:
-        """The values that clauses see under the names of costs and metrics: the epoch's means (so far, in the middle of
-        one), or those on held-out data."""
-        if self.published != self.report.steps:
-            self.published = self.report.steps
-            self.seen = self.means()
-            if self.held_out is not None:
-                values = self.state.compute.values(self.valid_nodes, self.held_out.sizes, self.held_out.given, again=True)
-                self.report.valid = {n: float(on_host(v)) for n, v in zip(self.plan.watched, values, strict=True)}
-                self.length = 0
-                self.seen = self.report.valid
-            for name, key, dtype in self.epoch_values:
-                self.state.values[key] = dtype(self.seen[name])
-        return self.seen
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON has no form for, as texts."""
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else \
-        value if not isinstance(value, float) or math.isfinite(value) else str(value)

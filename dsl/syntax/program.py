@@ -143,6 +143,16 @@ class StopRule:
 
 
 @entity
+class Checkpoint:
+    """Where the state is written how often; `best`: the state of the best value of this cost or metric, and whether lower is better."""
+
+    path: str
+    count: Node
+    unit: str
+    best: tuple[str, bool] | None
+
+
+@entity
 class GroupPlan:
     """Updates made together, and the costs they minimise or differentiate."""
 
@@ -172,3 +182,4 @@ class Train(Item):
     gradients: tuple[Gradients, ...] = ()
     averaged: frozenset[Node] = field(default_factory=frozenset)
     log: str | None = None
+    checkpoint: Checkpoint | None = None
