@@ -20,10 +20,10 @@ from dsl.runtime.environment import threads_wanted
 PACKAGES = {
     "numpy": "the reference backend", "scipy": "special functions, and the BLAS of native code", "lark": "the parser",
     "click": "the command line", "prompt_toolkit": "the REPL", "rich": "tables", "safetensors": "saved state",
-    "llvmlite": "native code on the CPU", "matplotlib": "plots to files", "uniplot": "plots in the terminal",
+    "llvmlite": "native code on the CPU", "matplotlib": "plots to files",
     "pyarrow": "Parquet files", "cupy": "CUDA",
 }
-EXTRAS = {"matplotlib": "plot", "uniplot": "plot", "pyarrow": "data", "cupy": "cuda12"}
+EXTRAS = {"matplotlib": "plot", "pyarrow": "data", "cupy": "cuda12"}
 
 
 def version_of(package: str) -> str | None:

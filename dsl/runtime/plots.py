@@ -1,8 +1,8 @@
 """Plots: marks over evaluated arrays become a .png or .svg file, or text on a terminal.
 
 In: marks (`Scatter`, `Line`, `Hist`, `Heatmap`) that hold NumPy arrays and the names they have in the script.  Out: the
-same bytes for the same marks and matplotlib, without dates, whatever the user's matplotlib settings.  Matplotlib and
-uniplot are imported only here and only when something is drawn.
+same bytes for the same marks and matplotlib, without dates, whatever the user's matplotlib settings.  Matplotlib is
+imported only here and only when a file is drawn; a terminal needs no package (`terminal_plots.py`).
 
     E0607  a package that is not installed       E0608  an ending other than .png and .svg
     E0609  cannot be written                     E0611  arrays that cannot be drawn, such as x and y of two lengths
@@ -17,76 +17,35 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dsl.errors import FileTrouble, LrError, Span, error
-from dsl.record import entity
 from dsl.runtime.files import unknown_ending, write_atomically
+from dsl.runtime.marks import Heatmap, Hist, Line, Mark, Scatter, axis_name, bins, checked, legend_name
+from dsl.runtime.terminal import Terminal, terminal_of
 
-Array = npt.NDArray[Any]
+__all__ = ["Heatmap", "Hist", "Line", "Mark", "Scatter", "draw"]
 PLOT_ENDINGS = (".png", ".svg")
-MOST_BINS = 100
-
-
-@entity
-class Scatter:
-    """A point for each x[i], y[i]; both [n].  The names become axis labels, `label` (else `y_name`) the legend."""
-
-    x: npt.ArrayLike
-    y: npt.ArrayLike
-    label: str = ""
-    x_name: str = ""
-    y_name: str = ""
-
-
-@entity
-class Line:
-    """A line through x[i], y[i] in the order they have; both [n]; a nan breaks it."""
-
-    x: npt.ArrayLike
-    y: npt.ArrayLike
-    label: str = ""
-    x_name: str = ""
-    y_name: str = ""
-
-
-@entity
-class Hist:
-    """How many of the values fall into each bin; any shape; values that are not finite are left out.
-
-    `bins` of equal width, or by NumPy's "auto" rule, at most 100.
-    """
-
-    x: npt.ArrayLike
-    bins: int | None = None
-    label: str = ""
-    x_name: str = ""
-
-
-@entity
-class Heatmap:
-    """Colours for z[row, column], row 0 on top."""
-
-    z: npt.ArrayLike
-    label: str = ""
-    z_name: str = ""
-
-
-Mark = Scatter | Line | Hist | Heatmap
 
 
 def draw(marks: Sequence[Mark], title: str | None = None, path: str | os.PathLike[str] | None = None,
-         out_dir: str | os.PathLike[str] = ".", stream: IO[str] | None = None, span: Span | None = None) -> Path | None:
+         out_dir: str | os.PathLike[str] = ".", stream: IO[str] | None = None, span: Span | None = None,
+         terminal: Terminal | None = None) -> Path | None:
     """Draws the marks over each other to `path` (below `out_dir` unless absolute) and returns where it was written.
 
-    Without a path it is drawn as text on `stream` (default: standard output) and None is returned.  Raises `LrError`
-    with the codes above.
+    Without a path it is drawn as text on `stream` (default: standard output), as `terminal` can show it (default: what is known of
+    the stream), and None is returned.  Raises `LrError` with the codes above.
     """
-    drawn = [_checked(mark, span) for mark in marks]
+    drawn = [checked(mark, span) for mark in marks]
     if not drawn:
         raise error("E0611", "there is nothing to plot", span, help="write `plot scatter(x, y)` or `plot line(x, y)`")
     if path is None:
-        _to_terminal(drawn, title, stream, span)
+        import sys
+
+        from dsl.runtime.terminal_plots import plotted
+        stream = stream or sys.stdout
+        text = "\n".join(plotted(drawn, title or "", terminal or terminal_of(stream))) + "\n"
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "replace").decode(encoding))
         return None
     target = Path(out_dir) / path
     ending = target.suffix.lower()
@@ -95,85 +54,6 @@ def draw(marks: Sequence[Mark], title: str | None = None, path: str | os.PathLik
     data = _picture(drawn, title, ending[1:], span)
     write_atomically(target, lambda file: file.write(data), span)
     return target
-
-
-# ---------------------------------------------------------------- arrays
-def _checked(mark: Mark, span: Span | None) -> Mark:
-    """The mark with float64 arrays of the right shapes as `_numbers` gives them; E0611 otherwise."""
-    match mark:
-        case Scatter() | Line():
-            kind = type(mark).__name__.lower()
-            x, y = _vector(mark.x, f"{kind}'s x", mark.x_name, span), _vector(mark.y, f"{kind}'s y", mark.y_name, span)
-            if len(x) != len(y):
-                raise error("E0611", f"`{kind}` needs x and y of one length: {mark.x_name or 'x'} has {len(x)}, "
-                            f"{mark.y_name or 'y'} has {len(y)}", span,
-                            help="evaluate y on the same rows, for example `line(A, Y_bar with X = A)`")
-            return type(mark)(x, y, mark.label, mark.x_name, mark.y_name)
-        case Hist():
-            if mark.bins is not None and mark.bins < 1:
-                raise error("E0611", f"`hist` needs at least 1 bin, not {mark.bins}", span)
-            values = _numbers(mark.x, "hist's values", mark.x_name, span).ravel()
-            return Hist(values[np.isfinite(values)], mark.bins, mark.label, mark.x_name)
-        case Heatmap():
-            z = _numbers(mark.z, "heatmap's values", mark.z_name, span)
-            if z.ndim != 2:
-                raise error("E0611", f"`heatmap` needs a matrix: {mark.z_name or 'this'} has {_axes(z)}", span)
-            return Heatmap(z, mark.label, mark.z_name)
-
-
-def _vector(value: npt.ArrayLike, what: str, name: str, span: Span | None) -> Array:
-    array = _numbers(value, what, name, span)
-    if array.ndim == 0:
-        return array.reshape(1)
-    if array.ndim > 1 and array.size == max(array.shape):
-        return array.ravel()                            # [n, 1] and [1, n] are vectors too
-    if array.ndim > 1:
-        raise error("E0611", f"{name or what} has {_axes(array)}, and {what} needs one", span,
-                    help="pick a column, for example `X[:, 0]`")
-    return array
-
-
-def _numbers(value: npt.ArrayLike, what: str, name: str, span: Span | None) -> Array:
-    """As float64, infinities as nan, and within ±1e150: the packages square the length of an axis."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        raise error("E0611", f"{name or what} is text, and only numbers can be drawn", span,
-                    help="turn a text column into numbers with `codes(…)`")
-    array = array.astype(np.float64)
-    array[np.isinf(array)] = np.nan
-    limited: Array = np.clip(array, -1e150, 1e150)
-    return limited
-
-
-def _axes(array: Array) -> str:
-    return f"{array.ndim} ax{'is' if array.ndim == 1 else 'es'} {list(array.shape)}"
-
-
-def _bins(mark: Hist) -> tuple[Array, Array]:
-    """Counts [k] and edges [k + 1]."""
-    values = np.asarray(mark.x)
-    if mark.bins is not None:
-        return np.histogram(values, mark.bins)
-    try:
-        count = len(np.histogram_bin_edges(values, "auto")) - 1
-    except (ValueError, MemoryError, OverflowError):    # a few values very far from the rest
-        count = MOST_BINS
-    return np.histogram(values, min(max(count, 1), MOST_BINS))
-
-
-def _axis_name(names: Sequence[str]) -> str:
-    different = list(dict.fromkeys(name for name in names if name))
-    return different[0] if len(different) == 1 else ""
-
-
-def _legend_name(mark: Mark) -> str:
-    match mark:
-        case Scatter() | Line():
-            return mark.label or mark.y_name
-        case Hist():
-            return mark.label or mark.x_name
-        case Heatmap():
-            return mark.label or mark.z_name
 
 
 # ---------------------------------------------------------------- pictures
@@ -221,13 +101,13 @@ def _draw_axes(figure: Any, axes: Any, marks: Sequence[Mark], title: str | None)
     y_names = [mark.y_name for mark in flat if isinstance(mark, Scatter | Line)]
     if any(isinstance(mark, Hist) for mark in marks):
         y_names.append("count")
-    axes.set_xlabel(_axis_name([mark.x_name or (mark.label if isinstance(mark, Hist) else "") for mark in flat]),
+    axes.set_xlabel(axis_name([mark.x_name or (mark.label if isinstance(mark, Hist) else "") for mark in flat]),
                     parse_math=False)
-    axes.set_ylabel(_axis_name(y_names), parse_math=False)
+    axes.set_ylabel(axis_name(y_names), parse_math=False)
     if title:
         axes.set_title(title, parse_math=False)
-    named = [(handle, _legend_name(mark)) for handle, mark in zip(handles, marks, strict=True)
-             if handle is not None and _legend_name(mark)]
+    named = [(handle, legend_name(mark)) for handle, mark in zip(handles, marks, strict=True)
+             if handle is not None and legend_name(mark)]
     if len(named) > 1:
         points = sum(np.size(mark.x) for mark in flat)
         legend = axes.legend(*zip(*named, strict=True), loc="best" if points <= 5000 else "upper right")
@@ -246,7 +126,7 @@ def _draw_mark(figure: Any, axes: Any, mark: Mark, color: str, total: int) -> An
             lone = np.size(x) == 1                      # a line through one point is nothing to see
             return axes.plot(x, y, color=color, marker="o" if lone else None, rasterized=np.size(x) > 100_000)[0]
         case Hist():
-            counts, edges = _bins(mark)
+            counts, edges = bins(mark)
             if not counts.sum():
                 return None
             axes.grid(False, axis="x")
@@ -265,7 +145,7 @@ def _draw_mark(figure: Any, axes: Any, mark: Mark, color: str, total: int) -> An
                     axis.get_major_locator().set_params(integer=True)
                 bar = figure.colorbar(image, cax=axes.inset_axes((1.025, 0, 0.035, 1)))
                 bar.outline.set_visible(False)
-                bar.set_label(_legend_name(mark), parse_math=False)
+                bar.set_label(legend_name(mark), parse_math=False)
             return None
 
 
@@ -274,58 +154,3 @@ def _missing(package: str, purpose: str, span: Span | None) -> LrError:
                  help='pip install "lr-lang[plot]"')
 
 
-# ---------------------------------------------------------------- terminal
-def _to_terminal(marks: Sequence[Mark], title: str | None, stream: IO[str] | None, span: Span | None) -> None:
-    import sys
-    stream = stream or sys.stdout
-    curves = [mark for mark in marks if isinstance(mark, Scatter | Line)]
-    parts = [_terminal_curves(curves, title, span)] if curves else [title] if title else []
-    parts += [_terminal_bars(mark) for mark in marks if isinstance(mark, Hist)]
-    parts += [_terminal_shades(mark) for mark in marks if isinstance(mark, Heatmap)]
-    text = "\n".join(part.rstrip("\n") for part in parts) + "\n"
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(text.encode(encoding, "replace").decode(encoding))
-
-
-def _terminal_curves(marks: Sequence[Scatter | Line], title: str | None, span: Span | None) -> str:
-    try:
-        import uniplot
-    except ImportError:
-        raise _missing("uniplot", "drawing on the terminal", span) from None
-    finite = [np.isfinite(np.asarray(mark.x)) & np.isfinite(np.asarray(mark.y)) for mark in marks]
-    if not any(keep.any() for keep in finite):
-        return f"{title}\n(no points)" if title else "(no points)"
-    drawn = [(mark, keep) for mark, keep in zip(marks, finite, strict=True) if keep.any()]
-    names = [_legend_name(mark) for mark, _ in drawn]
-    options: dict[str, Any] = {"legend_labels": names} if len(names) > 1 and all(names) else {}
-    options |= {"title": title} if title else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        text: Any = uniplot.plot_to_string(
-            [np.asarray(mark.y)[keep] for mark, keep in drawn], [np.asarray(mark.x)[keep] for mark, keep in drawn],
-            lines=[isinstance(mark, Line) for mark, _ in drawn], color=False, **options)
-    return str(text) if isinstance(text, str) else "\n".join(text)       # older versions gave a list of lines
-
-
-def _terminal_bars(mark: Hist) -> str:
-    counts, edges = _bins(Hist(mark.x, mark.bins or 12))
-    if not counts.sum():
-        return "(no values)"
-    labels = [f"{edge:.4g}" for edge in edges[:-1]]
-    width = max(map(len, labels))
-    bars = [f"{label:>{width}} │{'█' * round(50 * count / counts.max())} {count}"
-            for label, count in zip(labels, counts.tolist(), strict=True)]
-    return "\n".join(([_legend_name(mark)] if _legend_name(mark) else []) + bars)
-
-
-def _terminal_shades(mark: Heatmap) -> str:
-    z = np.asarray(mark.z)
-    z = z[:: max(1, -(-z.shape[0] // 24)), :: max(1, -(-z.shape[1] // 38))]
-    known = z[np.isfinite(z)]
-    if not known.size:
-        return "(no values)"
-    low, high = known.min(), known.max()
-    level = np.nan_to_num((z - low) / (high - low if high > low else 1.0) * 4)
-    shades = np.array(list(" ░▒▓█"))[np.rint(level).astype(int)]
-    lines = ["".join(shade * 2 for shade in row) for row in shades]
-    return "\n".join([*lines, f"{_legend_name(mark)} from {low:.4g} (blank) to {high:.4g} (full)".strip()])
