@@ -67,6 +67,7 @@ class Session:
         self.checked = 0
         self.steps_before = 0
         self.reports: list[Report] = []
+        self.reporter: type[Progress] = Progress                 # how a `train` is followed
         self.elaborator = Elaborator(self, precision=precision, seed=seed, device=device, rebind=interactive,
                                      overrides={k: str(v) for k, v in (overrides or {}).items()})
         threads = threads if threads is not None else threads_wanted()
@@ -375,7 +376,7 @@ class Session:
         """A reporter for one `train`; it goes nowhere in a quiet session."""
         if self.quiet:
             return Progress(total, unit.removesuffix("s"), io.StringIO(), interactive=False, quiet=True)
-        return Progress(total, unit.removesuffix("s"), self.stderr)
+        return self.reporter(total, unit.removesuffix("s"), self.stderr)
 
     def train(self, plan: program.Train) -> Report:
         driver = Driver(self, plan)

@@ -49,6 +49,7 @@ class Progress:
         self.done: float = 0
         self.steps = 0
         self.cost: Cost = None
+        self.valid: Mapping[str, float] = {}
         self.drawn = False
         self.closed = quiet
         self.first_done, self.first_steps = 0.0, 0
@@ -57,10 +58,11 @@ class Progress:
         """So much of it was finished before; the speed is that of what comes now."""
         self.first_done, self.first_steps = done, steps
 
-    def update(self, done: float, steps: int, cost: Cost = None) -> None:
+    def update(self, done: float, steps: int, cost: Cost = None, valid: Mapping[str, float] | None = None) -> None:
         """`done` units (with the part of one that has begun) and `steps` steps are finished; `cost` is the latest, one
-        number or several by name."""
+        number or several by name; `valid` are values on held-out data by name, metrics among them."""
         self.done, self.steps, self.cost = done, steps, cost
+        self.valid = valid or {}
         now = monotonic()
         if now < self.next or self.closed:
             return

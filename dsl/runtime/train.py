@@ -237,7 +237,7 @@ class Driver:
                 clock = now
                 done = report.steps / epoch if by_epoch else report.steps
                 costs = report.costs or (looks.costs(looks.means()) if self.weight else None)
-                self.progress.update(done, report.steps, costs)
+                self.progress.update(done, report.steps, costs, report.valid)
         if not self.finished:
             self.mark = self.place()
             self.finish()
