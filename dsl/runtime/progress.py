@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from shutil import get_terminal_size
 from time import monotonic
 from types import TracebackType
 from typing import IO
+
+from dsl.runtime.terminal import can_write, is_terminal, size_of
 
 REDRAW_SECONDS = 0.1
 FIRST_LINE_SECONDS = 2.0
@@ -39,10 +40,10 @@ class Progress:
         self.total, self.unit, self.cost_name = total, unit, cost_name
         self.stream = stream if stream is not None else sys.stderr
         if interactive is None:
-            interactive = _is_terminal(self.stream) and os.environ.get("TERM", "") != "dumb"
+            interactive = is_terminal(self.stream) and os.environ.get("TERM", "") != "dumb"
         self.interactive = interactive
         self.color = interactive and not os.environ.get("NO_COLOR")
-        self.blocks = _can_write(self.stream, "█░")
+        self.blocks = can_write(self.stream, "█░")
         self.started = monotonic()
         self.pause = REDRAW_SECONDS if interactive else FIRST_LINE_SECONDS
         self.next = self.started + self.pause
@@ -121,7 +122,11 @@ class Progress:
         return [part for part in parts if part]
 
     def _redraw(self, now: float) -> None:
-        columns = get_terminal_size().columns - 1       # the last column would wrap on some terminals
+        self._write(_CLEAR + self._line(size_of(self.stream)[0] - 1, now))         # the last column would wrap on some terminals
+        self.drawn = True
+
+    def _line(self, columns: int, now: float) -> str:
+        """The bar and the parts that there is room for."""
         parts = self._parts(now)
         room = columns - len("  ".join(parts)) - 2
         while room < 0 and len(parts) > 1:
@@ -130,8 +135,7 @@ class Progress:
         text = "  ".join(parts)[:max(columns, 0)]
         if self.total and room >= 8:
             text = f"{self._bar(min(room, 30))}  {text}"
-        self._write(_CLEAR + text)
-        self.drawn = True
+        return text
 
     def _bar(self, width: int) -> str:
         assert self.total
@@ -158,21 +162,6 @@ def summary(units: int | None, steps: int, seconds: float, cost: Cost, note: str
     text = f"{verb} {amount} in {_duration(seconds)}" + (f" ({rate})" if rate else "")
     costs = _costs(cost, "C")
     return text + (f", {costs}" if costs else "") + (f"; stopped: {note}" if note else "")
-
-
-def _is_terminal(stream: IO[str]) -> bool:
-    try:
-        return stream.isatty()
-    except (AttributeError, ValueError):
-        return False
-
-
-def _can_write(stream: IO[str], text: str) -> bool:
-    try:
-        text.encode(getattr(stream, "encoding", None) or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def _count(number: int, noun: str) -> str:
