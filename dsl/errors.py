@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os.path import basename, dirname
 from typing import Any
 
 from dsl.record import record
@@ -131,9 +132,20 @@ class LrError(Exception):
     def diagnostic(self) -> Diagnostic:
         return self.diagnostics[0]
 
-    code = property(lambda self: self.diagnostic.code, doc="Code of the first diagnostic, such as `E0201`.")
-    message = property(lambda self: self.diagnostic.message, doc="Message of the first diagnostic.")
-    hint = property(lambda self: self.diagnostic.help, doc="What to write instead, or None.")
+    @property
+    def code(self) -> str:
+        """Of the first diagnostic, such as `E0201`."""
+        return self.diagnostic.code
+
+    @property
+    def message(self) -> str:
+        """Of the first diagnostic."""
+        return self.diagnostic.message
+
+    @property
+    def hint(self) -> str | None:
+        """What to write instead, if that is known."""
+        return self.diagnostic.help
 
     @property
     def file(self) -> str | None:
@@ -155,6 +167,13 @@ class LrError(Exception):
 
     def __str__(self) -> str:
         return "\n\n".join(d.render() for d in self.diagnostics)
+
+    def _repr_html_(self) -> str:
+        return as_html("\n\n".join(d.render(color=True) for d in self.diagnostics))
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows where nobody catches this: the callers' own lines, and the diagnostics in colour."""
+        return [*callers(self), *"\n\n".join(d.render(color=True) for d in self.diagnostics).split("\n")]
 
 
 class FileTrouble(LrError):
@@ -194,6 +213,36 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
 def to_json(diagnostics: Iterable[Diagnostic]) -> str:
     import json
     return json.dumps([d.as_dict() for d in diagnostics], ensure_ascii=False, indent=2)
+
+
+def callers(problem: BaseException) -> list[str]:
+    """The lines of the program that ran into an error, outermost first: those of no library."""
+    from traceback import extract_tb
+    own = dirname(__file__)
+    lines = [f"{basename(frame.filename)}:{frame.lineno}, in {frame.name}: {frame.line}" for frame in extract_tb(problem.__traceback__)
+             if not frame.filename.startswith((own, "<frozen")) and "site-packages" not in frame.filename and frame.line]
+    return ["  " + line for line in lines if "get_ipython().run_" not in line]
+
+
+# ---------------------------------------------------------------- HTML
+HTML_COLORS = {"31": "#d6403c", "32": "#2f8f45", "33": "#a8730b", "34": "#3a7fc4", "36": "#1b8a99"}
+"""As the terminal's colours of these numbers; each can be read on white and on black."""
+
+
+def as_html(text: str) -> str:
+    """What is coloured for a terminal as HTML."""
+    from html import escape
+    parts = text.split("\x1b[")
+    html = escape(parts[0])
+    opened = False
+    for part in parts[1:]:
+        code, _, rest = part.partition("m")
+        html += "</span>" if opened else ""
+        color = HTML_COLORS.get(code.removeprefix("1;"))
+        opened = code != "0"
+        style = ("font-weight:bold;" if code.startswith("1") else "") + (f"color:{color}" if color else "")
+        html += (f'<span style="{style}">' if opened else "") + escape(rest)
+    return f'<pre style="white-space:pre;overflow-x:auto;line-height:1.35">{html}{"</span>" if opened else ""}</pre>'
 
 
 # ---------------------------------------------------------------- terminal text

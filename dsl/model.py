@@ -9,35 +9,31 @@ In: a script, arrays.  Out: arrays, and training driven from Python.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, Any, Literal, overload
 
 import numpy as np
 
-from dsl.backends.cuda.arrays import given, on_device
 from dsl.backends.cuda.memory import Memory
+from dsl.contents import as_html, contents, in_line
 from dsl.errors import FileTrouble, LrError, Source, Span, did_you_mean, error
-from dsl.ir.node import Node, topological
-from dsl.ir.types import ArrayType, Dim, Size
-from dsl.ops.leaves import is_leaf, leaf, leaf_name
-from dsl.runtime.arguments import as_array, as_count, as_dtype, as_inputs, as_mapping, as_names, as_text
-from dsl.runtime.compute import LeafKey, solve_sizes
+from dsl.function import Function
+from dsl.ir.node import Node
+from dsl.ops.leaves import is_leaf, leaf_name
+from dsl.runtime.arguments import Array, Data, as_array, as_count, as_dtype, as_inputs, as_mapping, as_names, as_text
+from dsl.runtime.compute import solve_sizes
 from dsl.runtime.train import Driver, Report
 from dsl.session import Session
 from dsl.syntax import ast, program
-from dsl.syntax.binding import Sizes, leaf_key
-from dsl.syntax.faults import counted
+from dsl.syntax.binding import leaf_key
 from dsl.syntax.parse import parse_expression
-from dsl.syntax.values import Group, SizeFact, Skipped, Symbol, Value
+from dsl.syntax.values import Group, SizeFact, Symbol
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-ROWS = Dim.of(Size("rows"))
-Given = np.ndarray[Any, Any] | Memory
+Given = Array | Memory
+Device = Literal["auto", "cpu", "cuda", "numpy"]
+Precision = Literal["float32", "float64"]
 STEPS = 1000
 """How often `m.step` is called, for all that is known."""
 
@@ -47,9 +43,17 @@ class Model:
 
     def __init__(self, session: Session, source: Source) -> None:
         self.session, self.source = session, source
-        self._functions: dict[Any, _Callable] = {}
+        self._functions: dict[Any, Function[Any]] = {}
         self._steps: dict[Any, _Step] = {}
         self._trainings: dict[Any, _Training] = {}
+
+    def __repr__(self) -> str:
+        rows = contents(self.session)
+        return f"<Model {self.source.name}: {in_line(rows)}>" if rows else f"<Model {self.source.name}>"
+
+    def _repr_html_(self) -> str:
+        elaborator = self.session.elaborator
+        return as_html(f"{self.source.name}  {elaborator.precision}, device {elaborator.device}", contents(self.session))
 
     # ------------------------------------------------------------ running
     def run(self) -> None:
@@ -58,7 +62,7 @@ class Model:
 
     def train(self, *, epochs: int | None = None, steps: int | None = None, batch: int | None = None, drop_last: bool = False,
               shuffle: bool = False, of: str | Sequence[str] | None = None, until: str | None = None,
-              valid: Mapping[str, ArrayLike] | None = None, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> Report:
+              valid: Mapping[str, Data] | None = None, data: Mapping[str, Data] | None = None, **inputs: Data) -> Report:
         """Train as the statement `train` does, with these arrays; inputs by keyword, or in `data` where a name clashes.
 
         An array whose rank is one higher than its input's is taken row by row (`batch` rows a step).
@@ -71,7 +75,7 @@ class Model:
         feeds = {name: as_array(name, value, receiver) for name, value in as_inputs(data, inputs).items()}
         # A plan that reads nothing of the arrays but their ranks serves every later call of the same form.
         plain = until is None and not valid and not shuffle
-        key = unit, batch, drop_last, str(of), tuple(sorted((n, v.ndim) for n, v in feeds.items()))
+        key = unit, batch, drop_last, str(of), tuple(sorted((n, v.ndim) for n, v in feeds.items())), self._bound()
         span = self._span(f"m.train({unit}={count})")
         condition = parse_expression(Source("until", as_text("`until`", until))) if until is not None else None
         with self.session.compute.training_lock:
@@ -89,7 +93,7 @@ class Model:
                     self._trainings[key] = _Training(self, driver)
                 return report
 
-    def step(self, *, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> float | dict[str, float] | None:
+    def step(self, *, data: Mapping[str, Data] | None = None, **inputs: Data) -> float | dict[str, float] | None:
         """One step of all ungrouped updates on these rows as one batch; returns the cost before it (Theano's function
         with updates): None without a cost, a dict of several."""
         feeds = as_inputs(data, inputs)
@@ -97,7 +101,7 @@ class Model:
         receiver = self.session.compute.gpu.receiver
         arrays = {name: as_dtype(name, value, node.dtype, receiver) if isinstance(node := nodes[name], Node) else
                   as_array(name, value, receiver) for name, value in feeds.items()}
-        key = tuple(sorted((n, a.ndim) for n, a in arrays.items()))
+        key = tuple(sorted((n, a.ndim) for n, a in arrays.items())), self._bound()
         try:
             with self.session.compute.training_lock, self._tentative():
                 if key not in self._steps:
@@ -107,7 +111,7 @@ class Model:
             raise self.session.compute.explained(problem) from None
 
     # ------------------------------------------------------------ values
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Array:
         """The value of any name that needs no input (0-d for a scalar), as a copy; NumPy's, wherever it was computed."""
         value = self._symbol(name).value
         if isinstance(value, Group):
@@ -119,7 +123,7 @@ class Model:
             raise error("E0903", f"`{name}` is not an array")
         return np.array(self.session.array(value))
 
-    def __setitem__(self, name: str, value: ArrayLike) -> None:
+    def __setitem__(self, name: str, value: Data) -> None:
         """Set a shared variable; the shape must be the declared one."""
         symbol = self._symbol(name)
         if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "shared"):
@@ -139,20 +143,24 @@ class Model:
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self.session.elaborator.scope
 
-    def eval(self, expression: str, *, data: Mapping[str, ArrayLike] | None = None, **inputs: ArrayLike) -> Any:
-        """The value of an expression, its inputs bound by their own rank: `m.eval("Y_bar", X=3.0)`."""
+    def eval(self, expression: str, *, data: Mapping[str, Data] | None = None, **inputs: Data) -> Array:
+        """The value of an expression, its inputs bound by their own rank (or one more: row by row): `m.eval("Y_bar", X=3.0)`."""
         feeds = as_inputs(data, inputs)
         return self.function(list(feeds), as_text("an expression", expression))(*feeds.values())
 
-    def function(self, inputs: Sequence[str], outputs: str | Sequence[str]) -> Callable[..., Any]:
+    @overload
+    def function(self, inputs: str | Sequence[str], outputs: str) -> Function[Array]: ...
+    @overload
+    def function(self, inputs: str | Sequence[str], outputs: list[str] | tuple[str, ...]) -> Function[tuple[Array, ...]]: ...
+    def function(self, inputs: str | Sequence[str], outputs: str | Sequence[str]) -> Function[Any]:
         """A callable from arrays (in the order of `inputs`) to values of names or expressions.
 
         A string out gives one array, a list a tuple.  Each array binds by its own rank; nothing is compiled again for
         another length.  If one of the arrays is on a GPU (CuPy's, PyTorch's …), the results are CuPy's, else NumPy's."""
         names, texts = as_names("`inputs`", inputs), as_names("`outputs`", outputs)
-        key = tuple(names), tuple(texts), isinstance(outputs, str), tuple(self.session.elaborator.scope)
+        key = tuple(names), tuple(texts), isinstance(outputs, str), self._bound()
         if key not in self._functions:
-            self._functions[key] = _Callable(self, names, texts, isinstance(outputs, str))
+            self._functions[key] = Function(self, names, texts, isinstance(outputs, str))
         return self._functions[key]
 
     def save(self, path: str | Path) -> None:
@@ -173,6 +181,10 @@ class Model:
 
     def _span(self, text: str) -> Span:
         return Span(Source("<python>", text), 0, len(text))
+
+    def _bound(self) -> Hashable:
+        """What has been bound so far: what is compiled for it is so again after a name has been bound anew."""
+        return tuple(self.session.elaborator.scope.values()), tuple(self.session.elaborator.updates)
 
     def _finished(self, action: Callable[[], Any]) -> Any:
         try:
@@ -199,7 +211,7 @@ class Model:
                 elaborator.trained = trained
             raise
 
-    def _given(self, arrays: Mapping[str, ArrayLike], prefix: str) -> _Given:
+    def _given(self, arrays: Mapping[str, Data], prefix: str) -> _Given:
         return _Given(self, {n: as_array(n, v, self.session.compute.gpu.receiver) for n, v in arrays.items()}, prefix)
 
 
@@ -232,106 +244,13 @@ class _Given:
             self.model.session.forget(node)
 
 
-class _Callable:
-    """Inputs to outputs, compiled once a combination of ranks."""
-
-    def __init__(self, model: Model, inputs: list[str], outputs: list[str], single: bool) -> None:
-        self.model, self.single = model, single
-        elaborator = model.session.elaborator
-        self.inputs: list[Node] = []
-        for name in inputs:
-            symbol = model._symbol(name)
-            if not isinstance(symbol.value, Node) or not is_leaf(symbol.value, "input", "shared"):
-                raise error("E0412", f"`{name}` is not an input", help="only inputs and shared variables are bound to values")
-            if symbol.value in self.inputs:
-                raise error("E0902", f"`{name}` is among the inputs twice")
-            self.inputs.append(symbol.value)
-        self.outputs: list[Node] = []
-        for text in outputs:
-            expr = parse_expression(Source("<python>", text))
-            elaborator.draws, elaborator.statement_name = 0, text
-            try:
-                value: Value = model._finished(partial(elaborator.value, expr))
-            except Skipped:
-                raise error("E0301", f"`{text}` uses a name whose statement is in error") from None
-            self.outputs.append(elaborator.as_node(value, expr))
-        self.plans: dict[tuple[bool, ...], list[Node]] = {}
-        self.forms = [(leaf_name(n), leaf_key(n), ("value", f"rows of {leaf_name(n)}", 0), n.rank, n.dtype) for n in self.inputs]
-        self.bound: tuple[Any, Mapping[str, int], dict[str, int]] | None = None
-        """The shapes last given, the sizes known before, and those then known."""
-
-    def __call__(self, *arrays: ArrayLike) -> Any:
-        if len(arrays) != len(self.inputs):
-            raise error("E0902", f"{counted(len(self.inputs), 'array')} needed, not {len(arrays)}",
-                        help=", ".join(leaf_name(n) for n in self.inputs))
-        session = self.model.session
-        receiver = session.compute.gpu.receiver
-        extra: dict[LeafKey, Any] = {}
-        shapes: list[tuple[int, ...]] = []
-        rows: int | None = None
-        for (name, key, rows_key, rank, dtype), value in zip(self.forms, arrays, strict=True):
-            array = as_dtype(name, value, dtype, receiver)
-            shapes.append(array.shape)
-            if array.ndim == rank:
-                extra[key] = array if isinstance(array, Memory) else array[()]
-            elif array.ndim != rank + 1:
-                raise error("E0210", f"`{name}` has {rank} axes; the array given has {array.ndim}",
-                            help="give as many axes, or one more to take it row by row")
-            elif rows is not None and rows != array.shape[0]:
-                raise error("E0211", f"`{name}` has {array.shape[0]} rows; the arrays before have {rows}",
-                            help="arrays taken row by row have one length")
-            else:
-                rows = array.shape[0]
-                extra[rows_key] = array
-        flags = tuple([len(shape) > form[3] for shape, form in zip(shapes, self.forms, strict=True)])
-        if flags not in self.plans:
-            self.plans[flags] = self._plan(flags)
-        known, bound = session.sizes(), self.bound
-        if bound is None or bound[0] != shapes or bound[1] != known:
-            pairs = [(n, shape[1:] if mapped else shape) for n, shape, mapped in zip(self.inputs, shapes, flags, strict=True)]
-            sizes = {**solve_sizes(pairs, known), **({"rows": rows} if rows is not None else {})}
-            self._fix_model_dims(sizes)
-            session.allocate()
-            bound = self.bound = shapes, session.sizes(), sizes
-        values = session.compute.values(self.plans[flags], bound[2], extra, again=True)
-        if any(map(on_device, arrays)):
-            with session.compute.memory():
-                results = tuple(map(given, values))
-        else:
-            results = tuple(map(np.asarray, values))
-        return results[0] if self.single else results
-
-    def _fix_model_dims(self, sizes: Mapping[str, int]) -> None:
-        elaborator = self.model.session.elaborator
-        for name in elaborator.model_dims:
-            if name in sizes and name not in elaborator.sizes:
-                elaborator.sizes[name] = SizeFact(sizes[name], "the first binding")
-
-    def _plan(self, flags: tuple[bool, ...]) -> list[Node]:
-        elaborator = self.model.session.elaborator
-        feeds = []
-        for node, mapped in zip(self.inputs, flags, strict=True):
-            if mapped:
-                value = leaf("value", f"rows of {leaf_name(node)}", ArrayType(node.dtype, (ROWS, *node.shape)))
-                feeds.append(program.Feed(node, value, True, self.model._span(leaf_name(node))))
-        span = self.model._span("function")
-        fed = {leaf_key(n) for n in self.inputs}
-        for output in self.outputs:
-            for part in topological([output]):
-                if is_leaf(part, "input") and leaf_key(part) not in fed:
-                    raise error("E0407", f"`{leaf_name(part)}` has no value here", help=f"add {leaf_name(part)!r} to the inputs")
-        if not feeds:
-            return self.outputs
-        return [elaborator.replace_inputs(o, feeds, Sizes(), span) for o in self.outputs]
-
-
 class _Training:
     """A `train` that has run once, for other arrays of the same ranks."""
 
     def __init__(self, model: Model, driver: Driver) -> None:
         self.model, self.driver = model, driver
 
-    def __call__(self, arrays: Mapping[str, ArrayLike], count: int) -> Report:
+    def __call__(self, arrays: Mapping[str, Data], count: int) -> Report:
         receiver = self.model.session.compute.gpu.receiver
         taken = [as_dtype(leaf_name(f.leaf), arrays[leaf_name(f.leaf)], f.leaf.dtype, receiver) for f in self.driver.plan.over]
         lengths = {a.shape[0] for a in taken if a.ndim and not self.driver.rows.whole}
@@ -378,17 +297,22 @@ class _Step:
 
 
 # ---------------------------------------------------------------- entry points
-def compile(text: str, device: str | None = None, precision: str | None = None, seed: int | None = None,
-            set: Mapping[str, Any] | None = None, data: Mapping[str, ArrayLike] | None = None, path: str | Path | None = None, *,
-            out: str | Path | None = None, stdout: IO[str] | None = None, stderr: IO[str] | None = None, quiet: bool = True,
-            threads: int | None = None) -> Model:
-    """Check a script and evaluate its `data` and `shared`.
+def compile(text: str, device: Device | None = None, precision: Precision | None = None, seed: int | None = None,
+            set: Mapping[str, float | int | bool | str] | None = None, data: Mapping[str, Data] | None = None,
+            path: str | Path | None = None, *, out: str | Path | None = None, stdout: IO[str] | None = None,
+            stderr: IO[str] | None = None, quiet: bool = True, threads: int | None = None) -> Model:
+    """Check a script and evaluate its `data` and `shared`; its commands run with `Model.run`.
 
-    device, precision, seed   override the script's header (`precision` is "float32" or "float64")
+    text                      the script
+    device, precision, seed   override the script's header
     set                       values for `let`s and `dim`s with a literal value
-    data                      arrays in place of `data` statements of that name
+    data                      arrays, dataframes and columns in place of the `data` statements of these names; float64 arrays of NumPy
+                              in C order are taken as they are, without a copy
     path                      where the text is from: relative reads are from its folder, else the working directory
+    out                       the folder that files are written to, else the working directory
+    stdout, stderr, quiet     where results go; where remarks and progress go, and that there are none
     threads                   how many native code may use (LR_THREADS, or all processors); results do not depend on it
+
     Raises `LrError` with every diagnostic of the script."""
     if precision not in (None, "float32", "float64"):
         raise error("E0902", f"no precision {precision!r}", help="`float32` or `float64`")
@@ -401,21 +325,27 @@ def compile(text: str, device: str | None = None, precision: str | None = None, 
     source = Source(str(path) if path is not None else "<string>", as_text("a script", text), str(path) if path is not None else None)
     base = Path(path).parent if path is not None else Path()
     session = Session(precision=precision, seed=seed, device=device, overrides=as_mapping("set", set),
-                      data=as_mapping("data", data), base=base, out=Path(out) if out is not None else None, stdout=stdout, stderr=stderr, quiet=quiet,
-                      threads=threads)
+                      data=as_mapping("data", data), base=base, out=Path(out) if out is not None else None,
+                      stdout=stdout, stderr=stderr, quiet=quiet, threads=threads)
     session.load(source)
     return Model(session, source)
 
 
-def load(path: str | Path, device: str | None = None, precision: str | None = None, seed: int | None = None,
-         set: Mapping[str, Any] | None = None, data: Mapping[str, ArrayLike] | None = None, **options: Any) -> Model:
-    """`compile` of a file."""
-    return compile(read_script(path), device, precision, seed, set, data, path, **options)
+def load(path: str | Path, device: Device | None = None, precision: Precision | None = None, seed: int | None = None,
+         set: Mapping[str, float | int | bool | str] | None = None, data: Mapping[str, Data] | None = None, *,
+         out: str | Path | None = None, stdout: IO[str] | None = None, stderr: IO[str] | None = None, quiet: bool = True,
+         threads: int | None = None) -> Model:
+    """`compile` of a file, which is read from its own folder.  Raises `LrError`, also if it cannot be read."""
+    return compile(read_script(path), device, precision, seed, set, data, path, out=out, stdout=stdout, stderr=stderr, quiet=quiet,
+                   threads=threads)
 
 
-def run(path: str | Path, **options: Any) -> Model:
-    """Load a script and run its commands."""
-    model = load(path, **options)
+def run(path: str | Path, device: Device | None = None, precision: Precision | None = None, seed: int | None = None,
+        set: Mapping[str, float | int | bool | str] | None = None, data: Mapping[str, Data] | None = None, *,
+        out: str | Path | None = None, stdout: IO[str] | None = None, stderr: IO[str] | None = None, quiet: bool = True,
+        threads: int | None = None) -> Model:
+    """`load` a script and run its commands.  Raises `LrError`, `Diverged` and `Interrupted` among them."""
+    model = load(path, device, precision, seed, set, data, out=out, stdout=stdout, stderr=stderr, quiet=quiet, threads=threads)
     model.run()
     return model
 

@@ -11,7 +11,7 @@ FRONT = ["dsl.cli", "dsl.repl", "dsl.lsp", "dsl.notebook", "dsl.bench", "dsl.__m
 LAYERS = [["dsl.record"], ["dsl.errors"],
           ["dsl.error_index"], ["dsl.ir"], ["dsl.machine"], ["dsl.ops"], ["dsl.passes"], ["dsl.syntax"],
           ["dsl.loops"], ["dsl.backends"], ["dsl.pipeline"], ["dsl.runtime"], ["dsl.session"],
-          ["dsl.model", "dsl.show", "dsl.highlight", "dsl.help"],
+          ["dsl.contents", "dsl.function", "dsl.model", "dsl.show", "dsl.highlight", "dsl.help"],
           FRONT]  # fmt: skip
 HEAVY = {"click", "cupy", "llvmlite", "matplotlib", "prompt_toolkit", "pyarrow", "rich", "safetensors", "scipy"}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -22,8 +22,32 @@ from dsl.ir.types import DType
 from dsl.runtime import frames
 from dsl.syntax.values import LoadedTable
 
-Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
+
+class SupportsDLPack(Protocol):
+    """An array of another library, on the host or on a CUDA device: PyTorch, JAX, CuPy …"""
+
+    def __dlpack__(self, *args: Any, **options: Any) -> Any: ...
+    def __dlpack_device__(self) -> Any: ...
+
+
+class SupportsArrowStream(Protocol):
+    """A dataframe or a table: pandas, polars, pyarrow, DuckDB …"""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any: ...
+
+
+class SupportsArrowArray(Protocol):
+    def __arrow_c_array__(self, requested_schema: Any = None) -> Any: ...
+
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    Data: TypeAlias = ArrayLike | SupportsDLPack | SupportsArrowStream | SupportsArrowArray | Sequence[Any]
+    """What is taken as data: numbers, lists of them, arrays and dataframes of any library."""
+else:
+    Data = Any
 
 ON_HOST = 1
 """DLPack's number for the host's memory."""
