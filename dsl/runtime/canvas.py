@@ -156,6 +156,10 @@ class Axis:
         return finer[:most]
 
 
+    def labels(self, ticks: Sequence[float]) -> list[str]:
+        return [_short(f"{value:.3g}") for value in ticks] if self.log else number_texts(ticks)
+
+
 def _steps(least: float) -> Sequence[float]:
     """1, 2, 5 times a power of ten, from `least` on."""
     power = 10.0 ** math.floor(math.log10(least))
@@ -185,8 +189,6 @@ def number_texts(values: Sequence[float]) -> list[str]:
         return []
     largest = max(map(abs, values))
     gaps = [b - a for a, b in pairwise(values) if b > a]
-    if gaps and min(values) > 0 and max(gaps) > 5 * min(gaps):   # of a logarithmic axis
-        return [_short(f"{value:.3g}") for value in values]
     exact = min(gaps, default=largest) * 0.02
     letter = "e" if (largest >= 1e6 and exact >= 1e3) or largest >= 1e15 or 0 < largest < 1e-3 else "f"
     for digits in range(17):
@@ -210,7 +212,7 @@ def framed(canvas: Canvas, x: Axis, y: Axis, x_name: str = "", y_name: str = "")
     bar, corner, tick, flat, under = "│└┤─┬" if terminal.unicode else "|++-+"
     y_ticks = y.ticks(max(3, canvas.rows // 3))
     labels: dict[int, str] = {}
-    for place, text in zip(y(np.array(y_ticks)), number_texts(y_ticks), strict=True):
+    for place, text in zip(y(np.array(y_ticks)), y.labels(y_ticks), strict=True):
         labels.setdefault(min(int((1 - float(place)) * canvas.rows), canvas.rows - 1), text)
     width = max([cells(text) for text in labels.values()], default=1)
     lines = [clipped(y_name, width + 2 + canvas.columns)] if y_name else []
@@ -220,7 +222,7 @@ def framed(canvas: Canvas, x: Axis, y: Axis, x_name: str = "", y_name: str = "")
         lines.append((terminal.styled(left, "dim") + drawn).rstrip())
     x_ticks = x.ticks(max(3, canvas.columns // 12))
     below, edge = "", [flat] * canvas.columns
-    for place, text in zip(x(np.array(x_ticks)), number_texts([*x_ticks]), strict=True):
+    for place, text in zip(x(np.array(x_ticks)), x.labels(x_ticks), strict=True):
         column = min(int(float(place) * canvas.columns), canvas.columns - 1)
         edge[column] = under
         start = max(0, min(column - (cells(text) - 1) // 2, canvas.columns - cells(text)))
@@ -241,4 +243,4 @@ def framed(canvas: Canvas, x: Axis, y: Axis, x_name: str = "", y_name: str = "")
 
 def axis_width(y: Axis, rows: int) -> int:
     """Columns that `framed` needs left of the canvas."""
-    return max([cells(text) for text in number_texts(y.ticks(max(3, rows // 3)))], default=1) + 2
+    return max([cells(text) for text in y.labels(y.ticks(max(3, rows // 3)))], default=1) + 2

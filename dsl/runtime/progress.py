@@ -91,11 +91,16 @@ class Progress:
             self._write(self.summary(verb, note) + "\n")
         self.closed = True
 
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return monotonic() - self.started
+
     def summary(self, verb: str = "trained", note: str | None = None) -> str:
         """The final line, without its end."""
         cost = {self.cost_name: self.cost} if isinstance(self.cost, float | int) else self.cost
         units = int(self.done) if self.unit != "step" else None
-        return summary(units, self.steps, monotonic() - self.started, cost, note, verb, self.unit, self.first_steps)
+        return summary(units, self.steps, self.seconds, cost, note, verb, self.unit, self.first_steps)
 
     def clear(self) -> None:
         """Takes the redrawn line away, so that something else can be printed; the next update draws it again."""
@@ -116,7 +121,7 @@ class Progress:
         of_total = f"/{self.total:,}" if self.total else ""
         left = ""
         if self.total and 0 < self.done < self.total:
-            left = f"{_clock(seconds * (self.total - self.done) / max(self.done - self.first_done, 1e-9))} left"
+            left = f"{clock(seconds * (self.total - self.done) / max(self.done - self.first_done, 1e-9))} left"
         parts = [f"{self.unit} {int(self.done):,}{of_total}", _costs(self.cost, self.cost_name),
                  _rate(self.steps - self.first_steps, seconds), left]
         return [part for part in parts if part]
@@ -195,7 +200,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """`0:07`, `12:30`, `1:02:03`; days are not counted apart."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)

@@ -59,10 +59,11 @@ def _curves(marks: Sequence[Scatter | Line | Hist], width: int, terminal: Termin
     y = axis_over(*(y for _, y in pairs.values()), *counts, margin=0.0 if counted else 0.04, zero=bool(counted), whole=only)
     rows = rows_of(terminal)
     canvas = Canvas(max(NARROWEST, width - axis_width(y, rows)), rows, terminal)
-    legend: list[tuple[int, str, str]] = []
+    entries: list[tuple[int, str, str]] = []
     alone = len(counted) == 1
     for place, mark in enumerate(marks):
-        number, sample = len(legend), ""
+        number, sample = len(entries), ""
+        before = sum(isinstance(m, Line) for m in marks[:place])
         match mark:
             case Hist() if place not in counted:
                 continue
@@ -78,12 +79,11 @@ def _curves(marks: Sequence[Scatter | Line | Hist], width: int, terminal: Termin
                 canvas.points(x(np.asarray(mark.x)), y(np.asarray(mark.y)), number, "•" if few else "")
                 sample = "•" if terminal.unicode else LETTERS[number % len(LETTERS)]
             case Line():
-                before = sum(isinstance(m, Line) for m in marks[:place])
                 canvas.line(x(np.asarray(mark.x)), y(np.asarray(mark.y)), number, _dash(before, terminal))
-        legend.append((number, sample or _line_sample(number, marks[:place], terminal), legend_name(mark)))
+        entries.append((number, sample or line_sample(number, before, terminal), legend_name(mark)))
     x_names = [mark.x_name or (mark.label if isinstance(mark, Hist) else "") for mark in marks]
     y_names = [mark.y_name for mark in marks if not isinstance(mark, Hist)] + ["count"] * bool(counted)
-    lines = _legend(legend, width, terminal) if len(legend) > 1 else []
+    lines = legend(entries, width, terminal) if len(entries) > 1 else []
     return [*lines, *framed(canvas, x, y, axis_name(x_names), axis_name(y_names))]
 
 
@@ -98,10 +98,11 @@ def _dash(number: int, terminal: Terminal) -> int:
     return number % len(DASHES) if terminal.unicode and not terminal.colors else 0
 
 
-def _line_sample(number: int, before: Sequence[Mark], terminal: Terminal) -> str:
+def line_sample(number: int, dash: int, terminal: Terminal) -> str:
+    """What stands for a line in a legend."""
     if not terminal.unicode:
         return LETTERS[number % len(LETTERS)] * 2
-    return ("──", "╌╌", "┈┈", "─ ")[_dash(sum(isinstance(m, Line) for m in before), terminal)]
+    return ("──", "╌╌", "┈┈", "─ ")[_dash(dash, terminal)]
 
 
 def _outline(canvas: Canvas, edges: Array, heights: Array, series: int) -> None:
@@ -109,7 +110,7 @@ def _outline(canvas: Canvas, edges: Array, heights: Array, series: int) -> None:
     canvas.line(np.repeat(edges, 2), np.concatenate([[0.0], np.repeat(heights, 2), [0.0]]), series)
 
 
-def _legend(entries: Sequence[tuple[int, str, str]], width: int, terminal: Terminal) -> list[str]:
+def legend(entries: Sequence[tuple[int, str, str]], width: int, terminal: Terminal) -> list[str]:
     """`• train_Y   ── Y_bar`, on as many lines as it takes."""
     lines: list[tuple[str, int]] = []
     for number, sample, name in entries:
