@@ -127,7 +127,7 @@ def source_of(file: str | None, code: str | None) -> tuple[Source, Path]:
     if code is not None:
         return Source("<command line>", code), Path()
     assert file is not None
-    from dsl.model import read_script, script_text
+    from dsl.scripts import read_script, script_text
     if file == "-":
         return Source("<stdin>", script_text(sys.stdin.buffer.read(), "standard input")), Path()
     return Source(file, read_script(file), file), Path(file).parent
@@ -245,7 +245,7 @@ def test(context: click.Context, files: tuple[str, ...], verbose: bool) -> None:
     import io
     import tempfile
 
-    from dsl.model import read_script
+    from dsl.scripts import read_script
     from dsl.session import Session
     scripts = [p for f in files for p in (sorted(Path(f).glob("**/*.lr")) if Path(f).is_dir() else [Path(f)])]
     if not scripts:

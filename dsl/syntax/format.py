@@ -8,11 +8,11 @@ behind lines.  Comments, numbers, texts, parentheses and the order of everything
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from dsl.errors import LrError, Source
-from dsl.syntax.layout import Layout
-from dsl.syntax.outline import TABS, Block, Comment, Piece, Statement, outline
+from dsl.errors import Source
+from dsl.syntax import ast
+from dsl.syntax.outline import Block, Comment, Outline, Piece, Statement, outline
 from dsl.syntax.spacing import CLOSERS, OPENERS, Spacing, end_column, is_keyword
 
 WIDTH = 100
@@ -25,29 +25,32 @@ def format_source(source: Source) -> str:
     """The canonical form of a script; "" for an empty one.
 
     Raises `LrError` with its syntax errors if it has any.  What comes out has the words and comments of what went in."""
+    before = outline(source)
     writer = _Writer()
-    writer.block(outline(source), 0)
+    writer.block(before.block, 0)
     text = writer.text()
-    _verify(source, text)
+    _verify(before, outline(Source(source.name, text)))
     return text
 
 
-def _verify(source: Source, text: str) -> None:
-    """Both texts must be read as the same words, in the same lines and blocks: then their trees are equal."""
-    before, after = (_words(s) for s in (source, Source(source.name, text)))
-    if before != after:
-        at = next((i for i, (a, b) in enumerate(zip(before, after)) if a != b), min(len(before), len(after)))
-        raise AssertionError(f"the formatter changed the meaning near {before[max(0, at - 3):at + 3]}")
+def _verify(before: Outline, after: Outline) -> None:
+    """Whoever lets a program rewrite a script relies on this: the trees are equal, and no comment is lost or has changed places."""
+    if not _equal(before.script, after.script) or before.comments != after.comments:
+        raise AssertionError("the formatter would have changed what the script says")
 
 
-def _words(source: Source) -> list[tuple[str, ...]]:
-    layout = Layout(source)
-    tokens = layout.run()
-    if any(d.code != TABS for d in layout.diagnostics):
-        raise LrError(*layout.diagnostics)
-    words = [(t.type, t.text, t.extra.text.strip() if t.extra is not None and hasattr(t.extra, "text") else "") for t in tokens]
-    kept = [word for i, word in enumerate(words) if word[0] != "COMMA" or words[i + 1][1] not in (")", "]") or words[i - 1][0] == "COMMA"]
-    return kept + [("COMMENT", t.text.rstrip()) for t in layout.raw if t.type == "COMMENT"]
+def _equal(before: object, after: object) -> bool:
+    """Whether two trees are, of any depth."""
+    pairs = [(before, after)]
+    while pairs:
+        a, b = pairs.pop()
+        if isinstance(a, ast.Syntax) and type(a) is type(b):
+            pairs.extend((getattr(a, f.name), getattr(b, f.name)) for f in fields(a) if f.compare)
+        elif isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+            pairs.extend(zip(a, b))
+        elif a != b or type(a) is not type(b):
+            return False
+    return True
 
 
 # ---------------------------------------------------------------- lines

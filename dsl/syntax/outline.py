@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from dsl.errors import TAB_WIDTH, LrError, Source
+from dsl.syntax import ast
 from dsl.syntax.lalr import Parser
 from dsl.syntax.layout import Layout, Token
 from dsl.syntax.table import load_table
@@ -62,7 +63,16 @@ class Block:
     end: list[Comment] = field(default_factory=list)
 
 
-def outline(source: Source) -> Block:
+@dataclass(eq=False)
+class Outline:
+    """A script's outline, its tree, and the texts of its comments in order."""
+
+    block: Block
+    script: ast.Script
+    comments: list[str]
+
+
+def outline(source: Source) -> Outline:
     """Raises `LrError` with the syntax errors of a script that has some; tabs in the indentation are not held against it."""
     layout = Layout(source)
     tokens = layout.run()
@@ -71,7 +81,9 @@ def outline(source: Source) -> Block:
     wrong = [d for d in [*layout.diagnostics, *reader.diagnostics] if d.code != TABS]
     if wrong:
         raise LrError(*sorted(wrong, key=lambda d: d.span.start if d.span else 0))
-    return _Outliner(source, layout.raw, reader.kinds).block(tokens)
+    assert isinstance(reader.result, ast.Script)
+    comments = [token.text.rstrip() for token in layout.raw if token.type == "COMMENT"]
+    return Outline(_Outliner(source, layout.raw, reader.kinds).block(tokens), reader.result, comments)
 
 
 class _Reader(Parser):
@@ -82,7 +94,7 @@ class _Reader(Parser):
         self.kinds: dict[int, str] = {}
 
     def _push(self, state: int, value: Any, begin: int, end: int, depth: int) -> None:
-        if isinstance(value, Token) and value.text and state in _read_terminals():
+        if isinstance(value, Token) and end > begin and state in _read_terminals():
             self.kinds.setdefault(value.start, _read_terminals()[state])
         super()._push(state, value, begin, end, depth)
 
@@ -97,6 +109,7 @@ class _Outliner:
 
     def __init__(self, source: Source, raw: list[Token], kinds: dict[int, str]) -> None:
         self.source, self.kinds = source, kinds
+        self.tabs = "\t" in source.text or source.text.startswith("\ufeff")
         self.gaps: dict[int, list[Token]] = {}          # before the token that begins there
         gap: list[Token] = []
         for token in raw:
@@ -143,9 +156,10 @@ class _Outliner:
         return top
 
     def _column(self, offset: int) -> int:
-        text = self.source.text
-        start = text.rfind("\n", 0, offset) + 1
-        return len(text[start:offset].lstrip("\ufeff").expandtabs(TAB_WIDTH))
+        _, column = self.source.position(offset)
+        if self.tabs:
+            return len(self.source.text[offset - column + 1:offset].lstrip("\ufeff").expandtabs(TAB_WIDTH))
+        return column - 1
 
     def _comments(self, gap: list[Token], at_start: bool) -> tuple[Comment | None, list[Comment], bool]:
         """The comment behind the word before the gap, those on lines of their own, and whether a blank line ends it."""

@@ -19,6 +19,7 @@ AFTER = {"COMMA": 1.0, "COLON": 2.0, "OR": 4.0, "AND": 5.0,
          **dict.fromkeys("LESS LESS_EQUAL MORE MORE_EQUAL EQUAL_EQUAL UNEQUAL".split(), 6.0), **dict.fromkeys(SIGNS, 7.0),
          **dict.fromkeys("STAR SLASH FLOOR PERCENT AT".split(), 8.0)}
 OPENED, NARROW = 9.0, 0.5       # after an opening bracket: if nothing inside it will do, or at once where it leaves little room
+NAMING = frozenset("DATA LET MODEL COST METRIC GRAD HESS JAC".split())
 LAST_RESORT = 1000              # added to the brackets around a `=`
 AFTER_DEF = 3.5
 
@@ -30,7 +31,7 @@ class Spacing:
         self.pieces = pieces
         self.unary: set[int] = set()
         self.tight: set[int] = set()            # signs of constraints: `s<lower=0>`
-        self.brackets: list[str] = [""]         # the innermost one around each piece (around an opener: outside it)
+        self.brackets: list[str] = []           # the innermost one around each piece (around an opener: outside it)
         self.opens: list[bool] = []             # for an opener: does it begin an operand, rather than follow one?
         self.hugged: set[int] = set()           # a `**` written without spaces: `x**2`, `2 ** n` are both usual
         self.binder = 0                         # the first `=` or `<-` of the statement
@@ -38,11 +39,11 @@ class Spacing:
 
     def _read(self) -> None:
         pieces, stack = self.pieces, [""]
-        self.brackets = []
         for i, piece in enumerate(pieces):
             before = pieces[i - 1].kind if i else ""
             self.brackets.append(stack[-1])
-            self.opens.append(piece.kind in OPENERS and before not in OPERANDS and before != "VJP" and i - 1 not in self.tight)
+            constrained = before == "MORE" and i - 1 in self.tight
+            self.opens.append(piece.kind in OPENERS and before not in OPERANDS and before != "VJP" and not constrained)
             if piece.kind in OPENERS:
                 stack.append(piece.kind)
             elif piece.kind in CLOSERS:
@@ -99,7 +100,7 @@ class Spacing:
             return depth, BEFORE[kind]
         if last in BINDERS:
             return (depth, AFTER_DEF) if i - 1 == self.binder and self.pieces[0].kind == "DEF" else (depth + LAST_RESORT, 0.0)
-        if last == "COMMA" and i < self.binder:
+        if last == "COMMA" and i < self.binder and depth == 0 and self.pieces[0].kind in NAMING:
             return depth + LAST_RESORT, 1.0                     # between the names that are bound
         return (depth, AFTER[last]) if last in AFTER else None
 

@@ -1,0 +1,101 @@
+"""`lr fmt` on files: in come paths, out go files rewritten in their canonical form, or what would change in them.
+
+A file is written beside its old self and then takes its place, so that no moment has half a script; its permissions stay, a link
+stays a link, and so do the line ends of Windows.  A script with a syntax error is left as it is, and reported.
+"""
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from dsl.errors import FileTrouble, LrError, Source, error
+from dsl.record import record
+from dsl.scripts import read_bytes, script_text
+from dsl.syntax.format import format_source
+
+
+@record
+class Formatted:
+    """A script before and after; `problem` if it was left as it is."""
+
+    path: Path
+    before: str
+    after: str
+    problem: LrError | None = None
+
+    @property
+    def changed(self) -> bool:
+        return self.problem is None and self.after != self.before
+
+    def diff(self) -> str:
+        """What changes, as `diff -u` writes it."""
+        from difflib import unified_diff
+        name = str(self.path)
+        lines = unified_diff(_lines(self.before), _lines(self.after), name, f"{name} (formatted)")
+        return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
+
+
+def _lines(text: str) -> list[str]:
+    *whole, last = text.replace("\r\n", "\n").split("\n")
+    return [*(line + "\n" for line in whole), *([last] if last else [])]
+
+
+def format_data(data: bytes, name: str) -> tuple[str, str]:
+    """A script's text before and after.  Raises `LrError`."""
+    text = script_text(data, name)
+    after = format_source(Source(name, text, name))
+    before = data.decode("utf-8")
+    first = before.partition("\n")[0]
+    return before, after.replace("\n", "\r\n") if first.endswith("\r") else after
+
+
+def formatted(path: Path) -> Formatted:
+    """A file as it should be; nothing is written."""
+    try:
+        before, after = format_data(read_bytes(path), str(path))
+    except LrError as problem:
+        return Formatted(path, "", "", problem)
+    return Formatted(path, before, after)
+
+
+def rewrite(found: Formatted) -> None:
+    """Puts the new text in the file's place.  Raises `FileTrouble`, and then the file is as it was."""
+    place = Path(os.path.realpath(found.path))
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        mode = place.stat().st_mode & 0o7777
+        if not os.access(place, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(found.after.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, place)
+    except OSError as problem:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise error("E0609", f"cannot write `{found.path}`: {problem.strerror or problem}", kind=FileTrouble) from None
+
+
+def format_standard_input() -> str:
+    """What standard input should be.  Raises `LrError`."""
+    return format_data(sys.stdin.buffer.read(), "<stdin>")[1]
+
+
+def summary(results: Sequence[Formatted], check: bool) -> str:
+    """What was done, in one line."""
+    changed = sum(r.changed for r in results)
+    failed = sum(r.problem is not None for r in results)
+    parts = [f"{_files(changed)} {'would be ' if check else ''}formatted", f"{_files(len(results) - changed - failed)} left as they were"]
+    if failed:
+        parts.append(f"{_files(failed)} not read")
+    return ", ".join(part for part in parts if not part.startswith("no "))
+
+
+def _files(count: int) -> str:
+    return "no files" if count == 0 else f"{count} file{'' if count == 1 else 's'}"

@@ -1,0 +1,69 @@
+"""Script files: in come paths as they were typed, out come texts, and the scripts of folders.  What cannot be read is said in words."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dsl.errors import FileTrouble, error
+
+SUFFIX = ".lr"
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """What a script's file holds.  Raises `FileTrouble`."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as problem:             # ValueError: a zero byte in the path
+        help = None
+        if isinstance(problem, IsADirectoryError):
+            help = f"a script is a file, such as `{Path(path) / 'model.lr'}`; `lr test` and `lr fmt` take folders"
+        raise error("E0601", f"cannot read `{path}`: {getattr(problem, 'strerror', None) or problem}", kind=FileTrouble,
+                    help=help or _nearby(Path(path))) from None
+
+
+def _nearby(path: Path) -> str | None:
+    """What may have been meant by the name of a file that is not there."""
+    from difflib import get_close_matches
+    try:
+        names = [entry.name for entry in os.scandir(path.parent) if entry.name.endswith(SUFFIX)]
+    except (OSError, ValueError):
+        return None
+    near = get_close_matches(path.name, names, 1) or get_close_matches(path.name + SUFFIX, names, 1, 0.9)
+    return f"did you mean `{path.parent / near[0]}`?" if near else None
+
+
+def read_script(path: str | Path) -> str:
+    """The text of a script.  Raises `FileTrouble`."""
+    return script_text(read_bytes(path), str(path))
+
+
+def script_text(data: bytes, name: str) -> str:
+    """The text of a script's bytes, with one kind of line end.  Raises `FileTrouble`."""
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as problem:
+        line = data[:problem.start].count(b"\n") + 1
+        raise error("E0601", f"cannot read `{name}`: line {line} is not UTF-8 text", kind=FileTrouble,
+                    help="save it as UTF-8" if b"\0" not in data else "a script is a text file; this looks like something else") from None
+
+
+def scripts_in(paths: Iterable[str]) -> list[Path]:
+    """Files as given, and those ending in `.lr` of folders, at any depth.  Raises `FileTrouble` if a folder has none."""
+    found: list[Path] = []
+    for given in paths:
+        if not os.path.isdir(given):
+            found.append(Path(given))
+            continue
+        inside = sorted(_below(given))
+        if not inside:
+            raise error("E0601", f"no scripts in `{given}`", kind=FileTrouble, help=f"scripts are files whose names end in `{SUFFIX}`")
+        found.extend(inside)
+    return list(dict.fromkeys(found))
+
+
+def _below(folder: str) -> Iterator[Path]:
+    """Folders whose names begin with a dot belong to tools, not to whoever writes scripts."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if name.endswith(SUFFIX))
