@@ -11,20 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from threading import get_ident
 from typing import IO, Any, Literal, overload
 
 import numpy as np
 
 from dsl.backends.cuda.memory import Memory
 from dsl.contents import as_html, contents, in_line
-from dsl.errors import FileTrouble, LrError, Source, Span, did_you_mean, error
+from dsl.errors import LrError, Source, Span, did_you_mean, error
 from dsl.function import Function
-from dsl.ir.node import Node
+from dsl.ir.node import Node, topological
 from dsl.ops.leaves import is_leaf, leaf_name
 from dsl.runtime.arguments import Array, Data, as_array, as_count, as_dtype, as_inputs, as_mapping, as_names, as_text
 from dsl.runtime.compute import solve_sizes
+from dsl.runtime.looks import Observer
 from dsl.runtime.train import Driver, Report
+from dsl.scripts import read_script
 from dsl.session import Session
 from dsl.syntax import ast, program
 from dsl.syntax.binding import leaf_key
@@ -32,6 +36,7 @@ from dsl.syntax.parse import parse_expression
 from dsl.syntax.values import Group, SizeFact, Symbol
 
 Given = Array | Memory
+Callback = Callable[[int, dict[str, float]], object]
 Device = Literal["auto", "cpu", "cuda", "numpy"]
 Precision = Literal["float32", "float64"]
 STEPS = 1000
@@ -43,6 +48,7 @@ class Model:
 
     def __init__(self, session: Session, source: Source) -> None:
         self.session, self.source = session, source
+        self._running: int | None = None
         self._functions: dict[Any, Function[Any]] = {}
         self._steps: dict[Any, _Step] = {}
         self._trainings: dict[Any, _Training] = {}
@@ -56,17 +62,32 @@ class Model:
         return as_html(f"{self.source.name}  {elaborator.precision}, device {elaborator.device}", contents(self.session))
 
     # ------------------------------------------------------------ running
-    def run(self) -> None:
-        """Run the script's commands (`train`, `print`, `plot` …) in order."""
-        self.session.run()
+    def run(self, *, resume: bool | str | Path = False) -> None:
+        """Run the script's commands (`train`, `print`, `plot` …) in order.
+
+        `resume`: on from the checkpoint in that file, or (True) from the furthest that the script has written; from the beginning if
+        there is none yet.  Raises `LrError` (E0616) if the script, its data or its options are not what they were."""
+        self._check_idle("m.run")
+        self.session.run(resume=resume if isinstance(resume, bool) else as_text("`resume`", str(resume)))
 
     def train(self, *, epochs: int | None = None, steps: int | None = None, batch: int | None = None, drop_last: bool = False,
               shuffle: bool = False, of: str | Sequence[str] | None = None, until: str | None = None,
-              valid: Mapping[str, Data] | None = None, data: Mapping[str, Data] | None = None, **inputs: Data) -> Report:
+              valid: Mapping[str, Data] | None = None, data: Mapping[str, Data] | None = None, on_step: Callback | None = None,
+              on_epoch: Callback | None = None, every: int = 1, **inputs: Data) -> Report:
         """Train as the statement `train` does, with these arrays; inputs by keyword, or in `data` where a name clashes.
 
-        An array whose rank is one higher than its input's is taken row by row (`batch` rows a step).
-        Returns a `Report` (`.cost` is the last epoch's).  Raises `Diverged`, with the last good state kept."""
+        An array whose rank is one higher than its input's is taken row by row (`batch` rows a step); a dataframe counts as a matrix of
+        its columns.
+
+        on_step    is called after each step (after every `every` of them) as `on_step(step, metrics)`: the number of whole steps
+                   made in this call, and the costs and metrics of the last one as floats
+        on_epoch   after each epoch, as `on_epoch(epoch, metrics)`: their means over the epoch, and as "valid C" those of `valid`
+
+        Both may read variables (`m["w"]`) and set them; what they raise ends the training with the state of that step, and
+        `StopIteration` ends it as if it were done.  Steps between two calls are made in one go: with small steps that is many times
+        as fast as a call after each.
+
+        Returns a `Report` (`.cost` is the last epoch's).  Raises `Diverged`, with the last good state kept, and `Interrupted`."""
         if (epochs is None) == (steps is None):
             raise error("E0902", "`train` takes either `epochs` or `steps`", help="m.train(epochs=100, X=xs)")
         unit: Literal["epochs", "steps"] = "epochs" if epochs is not None else "steps"
@@ -75,20 +96,26 @@ class Model:
         feeds = {name: as_array(name, value, receiver) for name, value in as_inputs(data, inputs).items()}
         # A plan that reads nothing of the arrays but their ranks serves every later call of the same form.
         plain = until is None and not valid and not shuffle
-        key = unit, batch, drop_last, str(of), tuple(sorted((n, v.ndim) for n, v in feeds.items())), self._bound()
+        key = unit, batch, drop_last, str(of), tuple(sorted((n, v.ndim) for n, v in feeds.items())), self._bound(), \
+            on_step is None and on_epoch is None
         span = self._span(f"m.train({unit}={count})")
+        observers = self._observers(on_step, on_epoch, every)
         condition = parse_expression(Source("until", as_text("`until`", until))) if until is not None else None
         with self.session.compute.training_lock:
+            self._check_idle("m.train")
             if plain and key in self._trainings:
-                return self._trainings[key](feeds, count)
+                with self._observed(self._trainings[key].driver, observers):
+                    return self._trainings[key](feeds, count)
             with self._tentative(), self._given(feeds, "") as over, self._given(as_mapping("valid", valid), "valid ") as held:
                 statement = ast.Train(
                     ast.Number(count, span=span), unit, tuple(over),
                     ast.Number(as_count("batch", batch), span=span) if batch is not None else None,
                     bool(drop_last), bool(shuffle), tuple(ast.Ident(g, span=span) for g in as_names("`of`", of if of is not None else [])),
                     condition, (ast.Valid(tuple(held), span=span),) if held else (), span=span)
-                driver = Driver(self.session, self._plan(statement))
-                report = self.session.trained(driver, driver.run)
+                plan = self._plan(statement)
+                driver = Driver(self.session, self._watching(plan) if observers else plan)
+                with self._observed(driver, observers):
+                    report = self.session.trained(driver, driver.run)
                 if plain:
                     self._trainings[key] = _Training(self, driver)
                 return report
@@ -104,6 +131,7 @@ class Model:
         key = tuple(sorted((n, a.ndim) for n, a in arrays.items())), self._bound()
         try:
             with self.session.compute.training_lock, self._tentative():
+                self._check_idle("m.step")
                 if key not in self._steps:
                     self._steps[key] = _Step(self, arrays)
                 return self._steps[key](arrays)
@@ -164,12 +192,16 @@ class Model:
         return self._functions[key]
 
     def save(self, path: str | Path) -> None:
-        """Write the whole state to a .safetensors file.  Not in this version: raises `LrError`."""
-        raise error("E0801", "saving the whole state: not in this version", help="read the variables (`m[\"w\"]`) and save them with NumPy")
+        """Write the whole state to a .safetensors file: shared variables, what optimisers remember, the count of steps.
+
+        The file is replaced in one go: a failure leaves the one that was there."""
+        self.session.save(path)
 
     def load(self, path: str | Path) -> None:
-        """Read a state that `save` wrote.  Not in this version: raises `LrError`."""
-        raise error("E0801", "loading a state: not in this version", help="set the variables: `m[\"w\"] = …`")
+        """Read a state: of `save`, of a checkpoint, or the variables that another program wrote under their names.
+
+        Raises `LrError` (E0615), with nothing changed, unless the file has each shared variable in its shape and dtype."""
+        self.session.load_state(path)
 
     # ------------------------------------------------------------ helpers
     def _symbol(self, name: str) -> Symbol:
@@ -210,6 +242,45 @@ class Model:
                 elaborator.sizes.update(sizes)
                 elaborator.trained = trained
             raise
+
+    def _observers(self, on_step: Callback | None, on_epoch: Callback | None, every: int) -> list[Observer]:
+        if as_count("every", every) < 1:
+            raise error("E0902", "`every` counts from 1", help="`every=1` calls `on_step` after each step")
+        for name, call in (("on_step", on_step), ("on_epoch", on_epoch)):
+            if call is not None and not callable(call):
+                raise error("E0902", f"`{name}` is a function of a number and a dict, not {call!r}", help="def f(step, metrics): …")
+        settings: Any = np.geterr()                      # the callback's own; steps are made without NumPy's warnings
+
+        def shielded(call: Callback) -> Callback:
+            def called(number: int, metrics: dict[str, float]) -> object:
+                with np.errstate(**settings):
+                    return call(number, metrics)
+            return called
+        found = [Observer("epochs", 1, shielded(on_epoch), "on_epoch")] if on_epoch is not None else []
+        return [Observer("steps", every, shielded(on_step), "on_step"), *found] if on_step is not None else found
+
+    def _watching(self, plan: program.Train) -> program.Train:
+        """The plan with all costs and metrics that its data suffices for being watched."""
+        fed = {leaf_key(f.leaf) for f in plan.over}
+        more = {s.name: s.value for s in self.session.elaborator.scope.values()
+                if s.kind in ("cost", "metric") and isinstance(s.value, Node)
+                and all(leaf_key(n) in fed for n in topological([s.value]) if is_leaf(n, "input"))}
+        return replace(plan, watched={**plan.watched, **more})
+
+    @contextmanager
+    def _observed(self, driver: Driver, observers: Sequence[Observer]) -> Iterator[None]:
+        """The observers are called in a run of this driver."""
+        driver.observers = observers
+        self._running = get_ident()
+        try:
+            yield
+        finally:
+            self._running = None
+            driver.observers = ()
+
+    def _check_idle(self, what: str) -> None:
+        if self._running == get_ident():
+            raise error("E0902", f"`{what}` is called while this model trains", help="end that training first: `raise StopIteration`")
 
     def _given(self, arrays: Mapping[str, Data], prefix: str) -> _Given:
         return _Given(self, {n: as_array(n, v, self.session.compute.gpu.receiver) for n, v in arrays.items()}, prefix)
@@ -343,27 +414,10 @@ def load(path: str | Path, device: Device | None = None, precision: Precision | 
 def run(path: str | Path, device: Device | None = None, precision: Precision | None = None, seed: int | None = None,
         set: Mapping[str, float | int | bool | str] | None = None, data: Mapping[str, Data] | None = None, *,
         out: str | Path | None = None, stdout: IO[str] | None = None, stderr: IO[str] | None = None, quiet: bool = True,
-        threads: int | None = None) -> Model:
-    """`load` a script and run its commands.  Raises `LrError`, `Diverged` and `Interrupted` among them."""
+        threads: int | None = None, resume: bool | str | Path = False) -> Model:
+    """`load` a script and run its commands, with `resume` on from its checkpoint (`Model.run`).
+
+    Raises `LrError`, `Diverged` and `Interrupted` among them."""
     model = load(path, device, precision, seed, set, data, out=out, stdout=stdout, stderr=stderr, quiet=quiet, threads=threads)
-    model.run()
+    model.run(resume=resume)
     return model
-
-
-def read_script(path: str | Path) -> str:
-    """The text of a script.  Raises `FileTrouble`."""
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as problem:             # ValueError: a zero byte in the path
-        raise error("E0601", f"cannot read `{path}`: {getattr(problem, 'strerror', None) or problem}", kind=FileTrouble) from None
-    return script_text(data, str(path))
-
-
-def script_text(data: bytes, name: str) -> str:
-    """The text of a script's bytes, with one kind of line end.  Raises `FileTrouble`."""
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as problem:
-        line = data[:problem.start].count(b"\n") + 1
-        raise error("E0601", f"cannot read `{name}`: line {line} is not UTF-8 text", kind=FileTrouble,
-                    help="save it as UTF-8") from None

@@ -64,7 +64,7 @@ m.train(epochs="many")                                    # error: arg-type
 m.function(["X"], 3)                                      # error: call-overload
 m["w"] = object()                                         # error: assignment
 dsl.load("a.lr", nonsense=1)                              # error: call-arg
-m.train(epochs=1, on_step=lambda: None)                   # error: arg-type
+m.train(epochs=1, on_step=len)                            # error: arg-type
 dsl.nothing                                               # error: attr-defined
 '''
 SHORT = [

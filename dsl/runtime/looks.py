@@ -11,11 +11,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 
 from dsl.backends.cuda.memory import on_host
+from dsl.record import entity
 from dsl.runtime.bursts import Bursts
 from dsl.runtime.compute import Compute, LeafKey
 from dsl.runtime.files import open_lines
@@ -45,6 +46,17 @@ class State(Protocol):
     def write_checkpoint(self, plan: program.Train, place: Place, best: Mapping[LeafKey, Any] | None) -> None: ...
 
 
+@entity
+class Observer:
+    """Who is called after every `count` steps or epochs of this `train`, with how many there are and what was watched in the last of them
+    (an epoch's means, and as `valid C` those on held-out data).  It may set variables; by `StopIteration` it ends the training."""
+
+    unit: Literal["steps", "epochs"]
+    count: int
+    call: Callable[[int, dict[str, float]], object]
+    name: str
+
+
 class Run(Protocol):
     """What is looked at: a training between two steps."""
 
@@ -57,9 +69,11 @@ class Run(Protocol):
     current: Sequence[Any]
     bursts: Bursts | None
     progress: Progress
+    observers: Sequence[Observer]
     weight: float
     length: int
 
+    def refill(self) -> None: ...
     def laid(self, node: Any) -> Any: ...
     def keep(self) -> None: ...
     def clear_sums(self) -> None: ...
@@ -69,7 +83,6 @@ class Run(Protocol):
 class Looks:
     """The clauses of a plan, ready to be looked at.
 
-    on_step   called after every step with its number and what was watched in it
     best      the variables at the best value so far, where the plan asks for that"""
 
     def __init__(self, run: Run) -> None:
@@ -80,7 +93,7 @@ class Looks:
         self.every = [(e, int(state.array(e.count))) for e in plan.every]
         self.patience = int(state.array(plan.stop.count)) if plan.stop else 0
         self.saving = int(state.array(plan.checkpoint.count)) if plan.checkpoint else 0
-        self.on_step: Callable[[int, Mapping[str, float]], object] | None = None
+        self.epoch_means: dict[str, float] = {}
         self.log: IO[bytes] | None = None
         self.held_out: HeldOut | None = None
         self.best: dict[LeafKey, Any] | None = None
@@ -114,14 +127,14 @@ class Looks:
     @property
     def between_epochs(self) -> bool:
         """Whether something is looked at between the steps of an epoch."""
-        return bool(self.every or self.plan.stop or self.stepwise or self.saving or self.on_step)
+        return bool(self.every or self.plan.stop or self.stepwise or self.saving or self.run.observers)
 
     def to_next(self) -> int:
         """Steps up to the next one after which there is something to do."""
         plan, steps, epoch = self.plan, self.run.report.steps, self.run.rows.steps_an_epoch
-        if self.stepwise or self.on_step or (plan.stop is not None and plan.stop.unit == "steps"):
+        if self.stepwise or (plan.stop is not None and plan.stop.unit == "steps"):
             return 1
-        counts = [(every.unit, count) for every, count in self.every]
+        counts = [(every.unit, count) for every, count in self.every] + [(o.unit, o.count) for o in self.run.observers]
         if plan.checkpoint is not None:
             counts.append((plan.checkpoint.unit, self.saving))
         if self.log or self.held_out or plan.stop is not None or plan.until is not None:
@@ -142,8 +155,6 @@ class Looks:
     def after_step(self) -> None:
         """What follows a step; the report says if it is to be the last one."""
         run, report, plan, until, last = self.run, self.run.report, self.plan, self.plan.until, self.last
-        if self.on_step is not None:
-            self.on_step(report.steps, {n: float(v) for f in run.functions for n, v in zip(f.watched, f.results)})
         if self.every or until is not None or self.held_out is not None or (plan.checkpoint and plan.checkpoint.best):
             run.keep()                               # somebody will look at it
         if last:
@@ -154,11 +165,32 @@ class Looks:
             self.publish()
             if bool(run.state.array(until)):
                 report.stopped = "until"
+        self.tell_observers()
         if self.saves():
             self.look_for_best()
             if not report.stopped:                   # or else it is written at the end, which is now
                 run.keep()
                 self.save(run.place())
+
+    def tell_observers(self) -> None:
+        run, report = self.run, self.run.report
+        for observer in run.observers:
+            number = report.steps if observer.unit == "steps" else report.epochs if self.last else 0
+            if not number or number % observer.count:
+                continue
+            if observer.unit == "steps":
+                seen = {n: float(v) for f in run.functions for n, v in zip(f.watched, f.results)}
+            else:
+                seen = {**self.epoch_means, **{f"valid {n}": v for n, v in report.valid.items()}}
+            run.keep()
+            before = dict(run.state.values)
+            try:
+                observer.call(number, seen)
+            except StopIteration:
+                report.stopped = observer.name
+            finally:
+                if any(run.state.values.get(key) is not value for key, value in before.items()):
+                    run.refill()
 
     def at(self, unit: str, number: int) -> None:
         """`every` and `stop` at this epoch or step."""
@@ -231,7 +263,7 @@ class Looks:
         """The epoch's means, what they are on held-out data, and a line of the log."""
         run, report = self.run, self.run.report
         report.epochs = report.steps // run.rows.steps_an_epoch
-        means = self.means()
+        self.epoch_means = means = self.means()
         report.costs = self.costs(means)
         self.published = -1
         self.publish()

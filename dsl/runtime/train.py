@@ -25,7 +25,7 @@ from dsl.runtime.bursts import Bursts
 from dsl.runtime.compute import LeafKey
 from dsl.runtime.divergence import divergence, find_bad
 from dsl.runtime.interruption import InterruptFlag
-from dsl.runtime.looks import Looks, State
+from dsl.runtime.looks import Looks, Observer, State
 from dsl.runtime.place import Place, Report
 from dsl.runtime.rows import Rows
 from dsl.runtime.steps import StepFunction, check_schedule, schedule_value, step_functions
@@ -62,6 +62,7 @@ class Driver:
         self.report = Report()
         self.length = 0
         self.flag = InterruptFlag()
+        self.observers: Sequence[Observer] = ()
         self.left: Place | None = None
         """Where it can go on, if it was cut off."""
         self.mark: Place | None = None
@@ -117,6 +118,12 @@ class Driver:
         for function in self.functions:
             function.fill(self.state.values, self.state.compute)
         self.away = True
+
+    def refill(self) -> None:
+        """Variables may have been set between two steps."""
+        self.fill()
+        if self.bursts is not None:
+            self.bursts.fill()
 
     def laid(self, node: Node) -> Any:
         """The array of a term, which may lie on a GPU."""
@@ -212,7 +219,7 @@ class Driver:
         sums = {n: s for f in self.functions for n, s in zip(f.watched, f.sums, strict=True)}
         return Place(self.made_before, report.steps, looked, sums, self.weight, dict(report.costs), dict(report.valid),
                      dict(looks.seen) if looks.published == report.steps else {}, report.stopped, looks.watch,
-                     looks.log.tell() if looks.log else 0, self.seconds, finished)
+                     looks.log.tell() if looks.log else 0, self.seconds, finished, report.steps // self.rows.steps_an_epoch)
 
     @property
     def seconds(self) -> float:
