@@ -207,7 +207,7 @@ OWN_PARAMETERS = {
     ("bernoulli", "shape"): "unless told, that of `p`", ("categorical", "shape"): "how many draws; unless told, one for each row of `p`",
     ("categorical", "p"): "probabilities along the last axis", ("dropout", "p"): "the share of elements that become 0",
     ("bce", "p"): "a probability", ("mse", "p"): "the prediction", ("mae", "p"): "the prediction", ("logit", "p"): "a probability",
-    ("standardize", "x"): "a matrix: one row a sample", ("iota", "n"): "how many",
+    ("standardize", "A"): "a matrix: one row a sample",
 }
 """The same, of one function."""
 

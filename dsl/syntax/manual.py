@@ -5,6 +5,8 @@ each).  The built-in functions have their pages from `dsl/ops`.
 """
 from __future__ import annotations
 
+import re
+
 from dsl.ops.examples import Example, example
 from dsl.record import record
 
@@ -25,9 +27,13 @@ MANUAL: dict[str, Page] = {}
 """By keyword."""
 
 
+def first_sentence(text: str) -> str:
+    """For a menu: the text up to its first full stop."""
+    return text.split(". ")[0].rstrip(".")
+
+
 def page(words: str, forms: str, text: str, code: str, prints: str = "", see: str = "", later: bool = False) -> None:
-    entry = Page(tuple(words.split()), tuple(line.strip() for line in forms.strip().split("\n")), " ".join(text.split()),
-                 example(code.strip("\n"), prints.strip("\n")), tuple(see.split()), later)
+    entry = Page(tuple(words.split()), tuple(re.split(r"\n(?! )", forms)), " ".join(text.split()), example(code, prints), tuple(see.split()), later)
     for word in entry.words:
         assert word not in MANUAL, word
         MANUAL[word] = entry
@@ -66,7 +72,7 @@ page("scalar vector matrix tensor", "scalar x, y\nvector v[n]\nmatrix X[n, d]\nt
      they have no names. The dtype stands before, the script's float unless told. An array with one axis more than the input is taken row
      by row.""",
      "matrix X[n, d]\nvector w[d]\nlet y = X @ w\nprint y with X = [[1, 2], [3, 4]], w = [10, 1]", "[12. 34.]", "with over dim data")
-page("bool int int64 int32 float float64 float32", "int vector u[n]\nbool scalar flag\nshared int k = 0",
+page("bool int int64 int32 float float64 float32", "bool scalar flag\nint vector u[n]\nint64 scalar i\nint32 matrix K[n, d]\nfloat scalar x\nfloat64 scalar y\nfloat32 scalar z\nshared int k = 0",
      """The dtype of an input or a shared variable, before its kind. `int` is int64 and `float` the script's float. `float(x)`, `int(x)` and
      `bool(x)` convert.""",
      "int vector u[n]\nmatrix T[k, d]\nprint T[u] with T = [[1, 2], [3, 4]], u = [1, 1]", "[[3. 4.]\n [3. 4.]]", "scalar precision")
@@ -115,10 +121,10 @@ page("minimize using", "minimize C wrt all using adam(rate = 1e-3)",
      """Updates that make a cost smaller, by an optimiser: sgd, momentum, nesterov, rmsprop, adagrad, adam, adamw, or one that the script
      defines.""",
      "shared w = 5.0\ncost C = sqr(w - 2)\nminimize C wrt w using sgd(rate = 0.5)\ntrain 10 steps\nprint w", "2.0", "optimizer update train sgd adam")
-page("step", "step critic:\n  update …",
+page("step", "step critic:\n  update w <- expr",
      "A named group of updates. `train … of critic, actor` makes the groups in that order, each seeing what the one before has changed.",
      "shared a = 1.0, b = 0.0\nstep first:\n  update a <- a + 1\nstep second:\n  update b <- a\ntrain 1 steps of first, second\nprint a, b", "2.0 2.0", "of update train")
-page("train epochs steps", "train 100 epochs over X = A, Y = B batch 32 shuffle\ntrain 1000 steps\ntrain 10 epochs over X = A: clauses",
+page("train epochs steps", "train 100 epochs over X = A, Y = B batch 32 shuffle\ntrain 1000 steps\ntrain 10 epochs over X = A:\n  every 10 epochs: print C",
      """Makes the updates above it, step after step. Data with one axis more than its input gives one sample a step, or `batch k` rows at a
      time. Interrupted, it leaves the state of the last whole step; a cost or variable that becomes nan stops it at that step and says
      where. Its clauses, in a block: every, valid, stop, a schedule (`rate = cosine(1e-2, 1e-4)`), clip, checkpoint, log.""",
@@ -179,11 +185,11 @@ page("optimizer slot", "optimizer mine(rate = 0.1) for p, g, t:\n  slot v = zero
      "0.5", "minimize update use")
 
 # ---------------------------------------------------------------- commands and checks
-page("print", "print e, …\nprint e with X = A",
+page("print", "print e, f\nprint e with X = A",
      """Prints values, with one space between. What stands after `#>` on the line is compared by `lr test`, to half a unit of the last digit
      shown.""",
      "let a = [1, 2]\nprint a, sum(a)  #> [1 2] 3", "[1 2] 3", "show with assert")
-page("show", "show e, …", "Prints formulas: what a name stands for, a gradient written out.",
+page("show", "show e", "Prints formulas: what a name stands for, a gradient written out.",
      "scalar X\nshared w = 1.0\nmodel Y = w * X\nshow Y", "(w * X)", "print grad")
 page("with", "print C with X = A, Y = B\nlet test_cost = (C with X = A, Y = B)",
      """The expression with its inputs replaced. An array with one axis more than the input is taken row by row. It takes every `name = value`
@@ -200,7 +206,7 @@ page("load", 'load "m.safetensors"', "Takes shared variables, optimisers' slots 
      'shared w = 1.0\nsave "m.safetensors"\nupdate w <- w + 1\ntrain 3 steps\nprint w\nload "m.safetensors"\nprint w', "4.0\n1.0", "save checkpoint")
 page("assert", 'assert e, "why"', "Stops with an error, the reason given, unless a condition holds for every element.",
      'let x = [1, 2]\nassert x > 0, "all are positive"\nprint "fine"', "fine", "test print")
-page("test", 'test "name":\n  assert …', "Checks that `lr test` runs, and `lr run` leaves out.",
+page("test", 'test "name":\n  assert e, "why"', "Checks that `lr test` runs, and `lr run` leaves out.",
      'let a = 2\ntest "doubled":\n  assert 2 * a == 4, "twice"\nprint a', "2.0", "assert print")
 page("gradcheck", "gradcheck C wrt w", "Compares a gradient with differences of the cost.",
      "shared w = 1.0\ncost C = sqr(w)\ngradcheck C wrt w", "", "grad", later=True)
@@ -212,16 +218,11 @@ page("if then else", "if c then a else b",
      "let x = [4.0, -1.0]\nprint if x > 0 then sqrt(x) else 0", "[2. 0.]", "where")
 page("and or not", "a and b\na or b\nnot a", "Logic, element by element.",
      "let x = [1, 2, 3]\nprint x > 1 and not x == 3", "[false  true false]", "if any all")
-page("true false", "true, false", "The two truth values. In arithmetic they count as 1 and 0.", "print true, sum([true, false, true])", "true 2", "bool")
-page("for in", "scan(v = v0 for t in ts: expr)\nfold(v = v0 for t in ts: expr)\noptimizer mine(rate = 0.1) for p, g, t:",
+page("true false", "true\nfalse", "The two truth values. In arithmetic they count as 1 and 0.", "print true, sum([true, false, true])", "true 2", "bool")
+page("for in", "scan(v = v0 for t in ts: expr)\nfold(v = v0 for t in ts: expr)\noptimizer mine(rate = 0.1) for p, g, t:\n  update p <- p - rate * g",
      """In a loop, what goes over the rows of an array: `scan` gives all states, `fold` the last one. In `optimizer`, what the rule is for.""",
      "print fold(v = 1 for t in [2, 3, 4]: v * t)", "24", "scan fold optimizer")
 page("while max", "iterate(v = v0 while cond max 100: expr)",
      "In `iterate`, the condition as long as which it goes on, and the number of turns that is an error.",
      "print iterate(x = 1.0 while abs(x * x - 2) > 1e-12 max 50: (x + 2 / x) / 2)", "1.414213562373095", "iterate")
 page("None", "x[:, None]", "In an index, a new axis of length 1.", "let x = [1, 2]\nprint x[:, None] * x", "[[1 2]\n [2 4]]", "expand_dims")
-
-
-def first_sentence(text: str) -> str:
-    """For a menu: up to the first full stop, or colon before an explanation."""
-    return text.split(". ")[0].rstrip(".")
