@@ -25,6 +25,9 @@ class Entry:
 
 
 ENTRIES: dict[str, Entry] = {}
+HEADER = b'{"w":{"dtype":"F64","shape":[],"data_offsets":[0,8]}}'
+ONE_SCALAR = len(HEADER).to_bytes(8, "little") + HEADER + b"\x00\x00\x00\x00\x00\x00\xf0\x3f"
+"""A file of safetensors: `w`, which is 1.0."""
 
 
 def explain(code: str) -> str:
@@ -370,6 +373,17 @@ _entry("E0421", "no derivative through `iterate`",
        "shared w = 2.0\nlet r = fold(x = w for i in arange(3): x * x)\ngrad g = r wrt w")
 
 # ---------------------------------------------------------------- calls and statements
+_entry("E0422", "nothing to go on with",
+       """In the interactive session `train` by itself goes on with the training that Ctrl-C cut off, to the end that was planned. That
+       takes one that was cut off, and updates and data that are still the same. In a script `train` says how long.""",
+       "shared w = 1.0\nupdate w <- w / 2\ntrain", "shared w = 1.0\nupdate w <- w / 2\ntrain 3 epochs")
+_entry("E0423", "`best` of what",
+       """`checkpoint … best` keeps the state of the lowest cost. Where there are several costs, or none, `stop after … without` says what
+       is watched, and whether lower or higher is better.""",
+       'shared w = 1.0\nupdate w <- w / 2\ntrain 3 steps:\n  checkpoint "m.safetensors" every 1 steps best',
+       'shared w = 1.0\nmetric size = abs(w)\nupdate w <- w / 2\n'
+       'train 3 steps:\n  checkpoint "m.safetensors" every 1 steps best\n  stop after 5 steps without lower size')
+
 _entry("E0501", "not a function",
        "Only functions are called. A product is written with `*`, an element as `x[i]`.",
        "let w = 2\nprint w(3)", "let w = 2\nprint w * 3")
@@ -436,7 +450,7 @@ _entry("E0606", "an array that holds no numbers",
 _entry("E0607", "a package is missing",
        "Reading .parquet files, and Arrow data from Python, needs pyarrow: `pip install 'lr-lang[data]'`.")
 _entry("E0608", "an unknown format",
-       "Values are saved as .csv or .npy.",
+       "Values are saved as .csv or .npy, the whole state as .safetensors.",
        'save ones(2) to "a.xyz"', 'save ones(2) to "a.npy"')
 _entry("E0609", "a file cannot be written",
        "The system refuses it: the folder is read-only, the disk is full, or a folder has that name.")
@@ -450,6 +464,20 @@ _entry("E0612", "no such column",
 _entry("E0613", "rows or columns that cannot be taken",
        "A matrix is made of columns of numbers, and a split leaves rows on both sides.",
        "data A = ones(1, 2)\ndata A1, A2 = split(A, test = 0.5)", "data A = ones(4, 2)\ndata A1, A2 = split(A, test = 0.5)")
+
+_entry("E0614", "not a saved state",
+       """`load` and `--resume` read .safetensors files: those of `save` and `checkpoint`, and other programs' with arrays of the script's
+       dtypes. This one is damaged, of another format, or of a later version of lr.""",
+       'load "m.safetensors"', "let a = 1", {"m.safetensors": b"\x93NUMPY"})
+_entry("E0615", "the state of other variables",
+       """A state is loaded whole: the file has each `shared` variable in its shape and dtype, and no others. What differs is shown, and
+       nothing is changed.""",
+       'shared w[3] = 1.0\nload "m.safetensors"', 'shared w = 1.0\nload "m.safetensors"', {"m.safetensors": ONE_SCALAR})
+_entry("E0616", "a checkpoint of another script, or none",
+       """`--resume` goes on with the script that wrote the checkpoint, over the same data, with the same `seed`, `precision` and `--set`. What
+       comes after the `train` may have changed. To begin with the variables of another one, `load` it.""",
+       'import dsl\ndsl.compile("shared w = 1.0\\nupdate w <- w / 2\\ntrain 2 epochs").run(resume=True)',
+       'import dsl\ndsl.compile("shared w = 1.0\\nupdate w <- w / 2\\ntrain 2 epochs").run()', kind="python")
 
 # ---------------------------------------------------------------- running
 _entry("E0701", "integer division by zero",
@@ -514,5 +542,10 @@ _entry("E0903", "not an array of this kind",
        "Arrays handed over from Python hold numbers of the kind that the name was declared with.",
        'import dsl\nm = dsl.compile("def f(x) = x")\nm["f"]',
        'import dsl\nm = dsl.compile("let a = 1")\nm["a"]', kind="python")
+_entry("E0911", "a command of the prompt",
+       """At the prompt of `lr` a line that begins with `:` is a command. Its word may be shortened as long as it stays the only one
+       that begins so; `:help` lists them, `:help show` explains one.""",
+       'from dsl.repl.commands import resolve\nresolve("vrs")',
+       'from dsl.repl.commands import resolve\nresolve("var")', kind="python")
 _entry("E0999", "an internal error",
        "A fault of lr itself. Please report it, with the script.")
