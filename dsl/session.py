@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -27,6 +28,8 @@ from dsl.runtime.environment import threads_wanted
 from dsl.runtime.printing import compare_expected, format_value
 from dsl.runtime.profile import Profile
 from dsl.runtime.progress import Progress
+from dsl.runtime.paused import Paused
+from dsl.runtime.place import Place
 from dsl.runtime.train import Driver, Report
 from dsl.syntax import ast, program
 from dsl.syntax.binding import leaf_key
@@ -67,6 +70,15 @@ class Session:
         self.checked = 0
         self.steps_before = 0
         self.reports: list[Report] = []
+        self.statements: list[ast.Statement] = []
+        self.imported: dict[str, str] = {}
+        self.hashes: dict[LeafKey, str] = {}
+        self.written: set[Path] = set()
+        """States that were saved here."""
+        self.checkpointed: Path | None = None
+        """The latest checkpoint of the script's own."""
+        self.training: Driver | None = None
+        self.interrupted: tuple[Paused, int] | None = None
         self.reporter: type[Progress] = Progress                 # how a `train` is followed
         self.elaborator = Elaborator(self, precision=precision, seed=seed, device=device, rebind=interactive,
                                      overrides={k: str(v) for k, v in (overrides or {}).items()})
@@ -109,6 +121,7 @@ class Session:
         self.pending.extend(i for i in items if isinstance(i, program.SharedState))
         self._begin_again({leaf_key(i.leaf) for i in items if isinstance(i, program.SharedState)})
         self.items.extend(i for i in items if not isinstance(i, program.SharedState))
+        self.statements.extend(statements)
         if self.evaluating:
             self.allocate()
         return items
@@ -148,9 +161,38 @@ class Session:
             raise error("E0901", f"`--set {name}=…`: the script has no `let` or `dim` of that name",
                         help=f"did you mean `{near}`?" if near else None, kind=FileTrouble)
 
-    def run(self, items: Sequence[program.Item] | None = None) -> None:
-        """Run what was loaded (or these items), in order."""
-        self.execute(self.items if items is None else items)
+    def run(self, items: Sequence[program.Item] | None = None, *, resume: bool | str | Path = False) -> None:
+        """Run what was loaded (or these items), in order.
+
+        `resume`: on from the checkpoint in that file, or (True) from the furthest that the script's `train`s have written; from the
+        beginning if there is none yet.  Raises E0616 if the script or its data are others than when it was written."""
+        whole = items is None
+        self.execute(self._resumed(resume) if resume is not False else self.items if items is None else items)
+        if whole and self.checkpointed is not None:
+            from dsl.runtime.checkpoint import completed
+            completed(self.checkpointed)
+
+    def _resumed(self, resume: bool | str | Path) -> Sequence[program.Item]:
+        """What is left to run, after the training that a checkpoint is in the middle of has been brought to its end."""
+        from dsl.runtime import checkpoint, state
+        found = checkpoint.found(self, None if isinstance(resume, bool) else Path(resume))
+        if found is None:
+            self.remark("no checkpoint yet: from the beginning")
+            return self.items
+        place, path, line = found.place, found.saved.path, found.plan.span.line
+        state.restore(self, found.state(), found.plan.span)
+        self.checkpointed = None if found.complete else path
+        if place.finished:
+            self.remark(f"{path}: this script has come to its end; remove the file to run it again" if found.complete else
+                        f"on from {path}: after the `train` in line {line}")
+            self.steps_before = place.before + place.steps
+            self.reports.append(place.report())
+            return [] if found.complete else found.rest
+        self.remark(f"on from {path}: `train` in line {line}, step {place.steps}")
+        self.steps_before = place.before
+        driver = Driver(self, found.plan)
+        self.trained(driver, lambda: driver.run(place, found.best()))
+        return found.rest
 
     # ------------------------------------------------------------ Host: what elaboration asks
     def evaluate(self, node: Node) -> Any | None:
@@ -205,7 +247,9 @@ class Session:
     def read_script(self, path: str, span: Span) -> Source:
         place = self.load_path(path)
         try:
-            return Source(path, place.read_text(encoding="utf-8-sig"), str(place))
+            text = place.read_text(encoding="utf-8-sig")
+            self.imported[path] = crc(text)
+            return Source(path, text, str(place))
         except (OSError, UnicodeDecodeError) as problem:
             raise error("E0601", f"cannot read `{path}`: {_os_words(problem)}", span, kind=FileTrouble) from None
 
@@ -288,6 +332,12 @@ class Session:
                 self.train(item)
             case program.Plot():
                 self.plot(item)
+            case program.SaveState(path=path):
+                self.save(path)
+            case program.LoadState(path=path):
+                self.load_state(path, item.span)
+            case program.GoOn():
+                self.go_on()
             case program.SaveValue(name=name, value=value, path=path):
                 from dsl.runtime.files import save_value
                 save_value(self.output_path(path), name, np.asarray(self.host(value)))
@@ -333,13 +383,17 @@ class Session:
     def print(self, item: program.Print) -> None:
         values = [self.plain(v) for v in item.items]
         text = " ".join(self.printed(v) for v in values)
-        self.stdout.write(text + "\n")
+        self.show_printed(item, values, text)
         if item.expected is not None and self.comparing:
             self.checked += 1
             reason = compare_expected(text, item.expected)
             if reason and compare_expected(" ".join(self.printed(v, None) for v in values), item.expected):
                 found = error("E0707", f"this prints {text}", item.expected_span or item.span, reason)
                 self.failures.append(found.diagnostic)
+
+    def show_printed(self, item: program.Print, values: Sequence[Any], text: str) -> None:
+        """Where the text of a `print`, and the values it is of, go."""
+        self.stdout.write(text + "\n")
 
     def output_path(self, path: str) -> Path:
         """Where a file is written; folders below `--out` are made, others must be there."""
@@ -383,20 +437,79 @@ class Session:
         return self.trained(driver, driver.run)
 
     def trained(self, driver: Driver, run: Callable[[], Report]) -> Report:
-        """One `train`, counted also if it fails."""
+        """One `train`, counted also if it fails; if it is cut off, it can go on."""
+        self.training, self.interrupted, driver.left = driver, None, None
         try:
             with self.compute.memory():
                 return run()
         except LrError as problem:
             raise problem.placed(driver.plan.span) from None
         finally:
+            self.training = None
             self.steps_before += driver.report.steps
             self.reports.append(driver.report)
+            paused = Paused.of(driver)
+            self.interrupted = None if paused is None else (paused, self.steps_before)
             if self.profile is not None and driver.report.steps and driver.bursts is None:
                 from dsl.runtime.programs import training_program
                 reference = self.compute.device() == "numpy"
                 lacking = "" if reference else training_program("", driver.plan, self.compute, self.sizes()).lacking
                 self.profile.referred(driver.plan.span, driver.report.seconds, lacking)
+
+    @property
+    def paused(self) -> Paused | None:
+        """The training that was cut off last, if no other step has been made since."""
+        return self.interrupted[0] if self.interrupted is not None and self.interrupted[1] == self.steps_before else None
+
+    def go_on(self) -> Report:
+        """On with the training that was cut off, to its planned end, as if it had never stopped; its report is of all of it.
+
+        Variables that were set in between are taken as they are.  Raises E0422 if there is none, or if its updates or data changed."""
+        paused = self.paused
+        if paused is None:
+            raise error("E0422", "no training was interrupted", help="begin one: `train 100 epochs over X = A, Y = B`")
+        paused.check(self.elaborator)
+        if self.reports and self.reports[-1] is paused.report:
+            self.reports.pop()
+        self.steps_before = paused.place.before
+        return self.trained(paused.driver, paused.go_on)
+
+    # ------------------------------------------------------------ saved state
+    @property
+    def steps_made(self) -> int:
+        """Steps of all trainings so far."""
+        return self.steps_before + (self.training.report.steps if self.training is not None else 0)
+
+    def save(self, path: str | Path) -> None:
+        """The whole state into a .safetensors file: shared variables, what optimisers remember, the count of steps."""
+        from dsl.runtime import saved, state
+        self.allocate()
+        for waiting in self.pending:
+            self.lookup(waiting.leaf)                    # says which size is missing
+        place = self.output_path(str(path))
+        saved.check_ending(place)
+        arrays = state.collected(self, self.values)
+        saved.write(place, arrays, state.described(self, arrays))
+        self.written.add(place)
+
+    def load_state(self, path: str | Path, span: Span | None = None) -> None:
+        """The state that a .safetensors file holds, of `save`, of a checkpoint or of another program's.
+
+        Raises E0615, with nothing changed, unless the file has each shared variable in its shape and dtype."""
+        from dsl.runtime import saved, state
+        file = state.state_file(Path(path), self.base, self.out, self.written, ours_first=span is None)
+        saved.check_ending(file, span)
+        state.restore(self, saved.read(file, span), span)
+        self.interrupted = None
+
+    def write_checkpoint(self, plan: program.Train, place: Place, best: Mapping[LeafKey, Any] | None) -> None:
+        from dsl.runtime import checkpoint
+        assert plan.checkpoint is not None
+        path = self.output_path(plan.checkpoint.path)
+        checkpoint.write_checkpoint(self, path, plan, place, best)
+        self.written.add(path)
+        if checkpoint.position(self, plan) is not None:
+            self.checkpointed = path
 
     # ------------------------------------------------------------ showing
     def names(self) -> dict[Node, str]:
@@ -436,6 +549,11 @@ class Session:
 
 
 FILE_CODES = frozenset({"E0601", "E0602"})
+
+
+def crc(text: str) -> str:
+    """Whether a text is the same."""
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _os_words(problem: Exception) -> str:
