@@ -160,11 +160,15 @@ def open_session(file: str | None, code: str | None, device: str | None, precisi
 @click.option("--threads", type=click.IntRange(1), metavar="N",
               help="Threads of native code (LR_THREADS, or all processors, unless told); results do not depend on it.")
 @click.option("--profile", is_flag=True, help="Afterwards a table of where native code spent its time.")
+@click.option("--resume", is_flag=False, flag_value="", metavar="[FILE]",
+              help="On from the checkpoint in FILE, or from the one that the script has written; from the beginning if there is none.")
 @click.option("--live", is_flag=True, help="In a terminal, draw the cost of a training while it falls.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def run(file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None, values: tuple[str, ...],
-        out: str | None, threads: int | None, profile: bool, live: bool, quiet: bool) -> None:
+        out: str | None, threads: int | None, profile: bool, resume: str | None, live: bool, quiet: bool) -> None:
     """Check a script and run it."""
+    if resume and file is None and code is None:         # `lr run --resume FILE.lr`
+        file, resume = resume, ""
     session, source = open_session(file, code, device, precision, seed, values, out, quiet=quiet, threads=threads, profile=profile)
     if live:
         from dsl.repl.curve import Curve
@@ -172,7 +176,7 @@ def run(file: str | None, code: str | None, device: str | None, precision: str |
     try:
         session.load(source)
         report(session.elaborator.warnings)
-        session.run()
+        session.run(resume=False if resume is None else resume or True)
     finally:
         if session.profile is not None:
             sys.stdout.flush()

@@ -275,7 +275,9 @@ def _render(d: Diagnostic, color: bool) -> str:
         _snippets(d, painter)
     gutter = " "
     for note in d.notes:
-        out.append(f"  {painter.paint('=', 'frame')} note: {note}")
+        head, *rest = note.split("\n")
+        out.append(f"  {painter.paint('=', 'frame')} note: {head}")
+        out.extend(f"{gutter * 10}{line}" for line in rest)
     if d.help:
         head, *rest = d.help.split("\n")
         out.append(f"  {painter.paint('=', 'frame')} {painter.paint('help', 'help')}: {head}")

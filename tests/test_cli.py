@@ -612,7 +612,7 @@ def test_a_script_as_command_is_explained(lr, tmp_path):
 
 
 def test_interrupt_outside_training(lr, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(dsl.Session, "run", interrupted)

@@ -68,6 +68,11 @@ class Place:
     log: int = 0
     seconds: float = 0.0
     finished: bool = False
+    epochs: int = 0
+
+    def report(self) -> Report:
+        """What had been done up to here."""
+        return Report(self.epochs, self.steps, dict(self.costs), dict(self.valid), self.seconds, self.stopped)
 
 
 def as_json(place: Place) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def from_json(values: Mapping[str, Any]) -> Place:
     return Place(int(values["before"]), int(values["steps"]), bool(values["looked"]), numbers(values["sums"]), float(values["weight"]),
                  numbers(values["costs"]), numbers(values["valid"]), numbers(values["seen"]), values["stopped"],
                  Watch(int(watch["step"]), float(watch["best"]), int(watch["waited"])), int(values["log"]), float(values["seconds"]),
-                 bool(values["finished"]))
+                 bool(values["finished"]), int(values["epochs"]))
 
 
 def plain(value: Any) -> Any:

@@ -382,6 +382,11 @@ class Log(Statement):
 
 
 @record
+class GoOn(Statement):
+    """`train` by itself: the interactive session goes on with the training that was interrupted."""
+
+
+@record
 class Train(Statement):
     """`train 100 epochs over X = A batch 32 shuffle of critic until C < 1: clauses`."""
 

@@ -248,12 +248,15 @@ class Builder(ExpressionBuilder):
                          "shuffle" in given, given.get("of", ()), given.get("until"), clauses,
                          span=self.span(start, end))
 
+    def go_on(self, start: int, end: int) -> ast.GoOn:
+        return ast.GoOn(span=self.span(start, end))
+
     def _clauses_once(self, clauses: tuple[ast.Statement, ...]) -> None:
         seen: dict[object, ast.Statement] = {}
         for clause in clauses:
             if isinstance(clause, ast.Schedule):
                 key: object = clause.target.id
-            elif isinstance(clause, ast.Valid | ast.ClipNorm | ast.Log):
+            elif isinstance(clause, ast.Valid | ast.ClipNorm | ast.Log | ast.StopAfter | ast.Checkpoint):
                 key = type(clause)
             else:
                 continue

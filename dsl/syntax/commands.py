@@ -51,14 +51,22 @@ class Commands(Training):
                 return [self.plot(statement)]
             case ast.Save(expr, path):
                 if expr is None:
-                    raise not_built(statement.span, "saving the whole state")
+                    return [program.SaveState(statement.span, self.state_path(path))]
                 node = self.node(expr)
                 self.check_bound(node, expr)
                 inner = expr.value if isinstance(expr, ast.With) else expr
                 name = inner.id if isinstance(inner, ast.Name) else "value"
                 return [program.SaveValue(statement.span, name, node, self.text(path, "a path"))]
-            case ast.Load():
-                raise not_built(statement.span, "`load`")
+            case ast.Load(path):
+                if self.in_epoch:
+                    raise error("E0512", "`load` does not stand inside a `train`", statement.span,
+                                "its variables are those of the training", help="load the state above the `train`")
+                return [program.LoadState(statement.span, self.state_path(path))]
+            case ast.GoOn():
+                if not self.rebind:
+                    raise error("E0422", "`train` by itself goes on with a training that was interrupted", statement.span,
+                                "nothing was interrupted in a script", help="say how long: `train 100 epochs over X = A, Y = B`")
+                return [program.GoOn(statement.span)]
             case ast.Fit():
                 raise not_built(statement.span, "`fit`")
             case ast.Gradcheck():

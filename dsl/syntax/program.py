@@ -104,6 +104,16 @@ class SaveValue(Item):
 
 
 @entity
+class SaveState(Item):
+    path: str
+
+
+@entity
+class LoadState(Item):
+    path: str
+
+
+@entity
 class Assert(Item):
     condition: Node
     reason: str | None
@@ -159,6 +169,11 @@ class GroupPlan:
     name: str | None
     updates: tuple[UpdateRule, ...]
     costs: Mapping[str, Node]
+
+
+@entity
+class GoOn(Item):
+    """`train` by itself: on with the training that was interrupted."""
 
 
 @entity

@@ -5,7 +5,7 @@ In: its AST, the names in scope and the updates above it.  Out: a training plan 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from dsl.ops.scalar import alias
 from dsl.ops.table import cast
 from dsl.syntax import ast, program
 from dsl.syntax.binding import leaf_key
-from dsl.syntax.faults import kind_words, not_built
+from dsl.syntax.faults import kind_words
 from dsl.syntax.updates import Updates
 from dsl.syntax.values import (
     Skipped,
@@ -197,10 +197,33 @@ class Training(Updates):
                         raise error("E0504", "a path is a text in quotes", path.span)
                     plan["log"] = path.value
                 case ast.Checkpoint():
-                    raise not_built(clause.span, "`checkpoint`")
+                    pass                             # what it watches may stand below it
                 case _:
                     raise error("E0512", "not a clause of `train`", clause.span)
         plan["every"], plan["schedules"] = tuple(every), tuple(schedules)
+        plan["checkpoint"] = next((self.checkpoint(clause, groups, plan) for clause in statement.clauses
+                                   if isinstance(clause, ast.Checkpoint)), None)
+
+    def checkpoint(self, clause: ast.Checkpoint, groups: Sequence[program.GroupPlan], plan: Mapping[str, Any]) -> program.Checkpoint:
+        path, count = self.state_path(clause.path), self.count(clause.count, "how often")
+        if not clause.best:
+            return program.Checkpoint(path, count, clause.unit, None)
+        rule: program.StopRule | None = plan.get("stop")
+        costs = sorted({name for group in groups for name in group.costs})
+        if rule is None and len(costs) != 1:
+            raise error("E0423", "`best` of what: " + (f"there are {len(costs)} costs here" if costs else "there is no cost here"),
+                        clause.span, ", ".join(f"`{c}`" for c in costs), help="say what is watched: `stop after 10 epochs without lower C`")
+        return program.Checkpoint(path, count, clause.unit, (rule.name, rule.lower) if rule is not None else (costs[0], True))
+
+    def state_path(self, expr: ast.Expr) -> str:
+        """The name of a file that holds the whole state."""
+        if not isinstance(expr, ast.Text):
+            raise error("E0504", "a path is a text in quotes", expr.span)
+        if not expr.value.lower().endswith(".safetensors"):
+            raise error("E0608", f"the whole state goes into a .safetensors file, not `{expr.value}`", expr.span,
+                        help=f'write `"{expr.value.rpartition("/")[2].partition(".")[0] or "m"}.safetensors"`; '
+                        'one value goes into a .csv or .npy file: `save w to "w.csv"`')
+        return expr.value
 
     @abstractmethod
     def _dispatch(self, statement: ast.Statement) -> list[program.Item]:
