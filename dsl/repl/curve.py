@@ -49,6 +49,7 @@ class Curve(Progress):
         self.points: dict[str, tuple[list[float], list[float]]] = {}
         self.lines: list[str] = []
         """What stands on the screen."""
+        self.drawn_last: list[str] = []
         if self.interactive:
             self.next = self.started + FIRST_SECONDS
 
@@ -79,12 +80,20 @@ class Curve(Progress):
         if self.interactive:
             self._keep(self.done if done is None else done, self.cost if cost is None else cost, self.valid)
             self.clear()
-        drawn = self._curve(self._terminal()) if long and self.interactive else []
+        self.drawn_last = drawn = self._curve(self._terminal()) if long and self.interactive else []
         if drawn:
             self._write("\r\n".join(drawn) + "\r\n")
         super().close(done, steps, cost, note, verb=verb, failed=failed)
         if failed and drawn:
             self._write(self.summary("stopped after", note) + "\n")
+
+    def summary(self, verb: str = "trained", note: str | None = None) -> str:
+        """In a line too narrow for all of it, without the costs if they stand above the curve."""
+        text, cost = super().summary(verb, note), self.cost
+        if self.drawn_last and cells(text) > self._terminal().columns:
+            self.cost = None
+            text, self.cost = super().summary(verb, note), cost
+        return text
 
     # ------------------------------------------------------------ the screen
     def _terminal(self) -> Terminal:

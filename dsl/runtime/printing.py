@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 LONGEST_SIDE = 20      # an array with a longer side shows its corners only
+WIDTH = 75             # characters of a line of an array
 CORNER = 3             # elements at each end of an axis in that case
 
 
@@ -26,7 +27,7 @@ def format_value(value: Any, digits: int | None = 8) -> str:
     if isinstance(value, tuple):
         return " ".join(format_value(item, digits) for item in value)
     array = np.asarray(value)
-    return format_scalar(array[()]) if array.ndim == 0 else _format_array(array, digits)
+    return format_scalar(array[()]) if array.ndim == 0 else format_array(array, digits)
 
 
 def format_scalar(value: Any) -> str:
@@ -43,15 +44,18 @@ def format_scalar(value: Any) -> str:
             return str(value)
 
 
-def _format_array(array: np.ndarray[Any, Any], digits: int | None) -> str:
+def format_array(array: np.ndarray[Any, Any], digits: int | None = 8, width: int = WIDTH, edge: int = CORNER,
+                 long: bool | None = None) -> str:
+    """An array with axes in lines of `width` characters; `long`: whether every axis longer than twice `edge` is cut (None: if a side is
+    longer than 20)."""
     formatter: dict[str, Any] = {}
     if array.dtype == np.bool_:
         mixed = array.any() and not array.all()
         formatter["bool"] = lambda truth: (" true" if mixed else "true") if truth else "false"
     elif array.dtype == object or array.dtype.kind == "U":
         formatter["all"] = str
-    long = any(side > LONGEST_SIDE for side in array.shape)
-    with np.printoptions(precision=digits, threshold=0 if long else array.size + 1, edgeitems=CORNER, linewidth=75,
+    long = any(side > LONGEST_SIDE for side in array.shape) if long is None else long
+    with np.printoptions(precision=digits, threshold=0 if long else array.size + 1, edgeitems=edge, linewidth=width,
                          suppress=False, nanstr="nan", infstr="inf", sign="-", floatmode="maxprec" if digits else "unique",
                          formatter=cast(Any, formatter or None), legacy=False):
         return str(array)
