@@ -132,15 +132,18 @@ STATEMENTS = [
     ("step critic:\n  update w <- w - 1\n  minimize C wrt w using sgd()",
      "Step(name=critic, body=[Update(target=w, value=(w - 1)), Minimize(cost=C, wrt=[w], optimizer=sgd())])"),
     ("train 10 epochs", "Train(count=10, unit=epochs)"),
+    ("train 9 steps:\n  stop after 5 steps without higher acc\n  checkpoint \"m.safetensors\" every n steps",
+     "Train(count=9, unit=steps, clauses=[StopAfter(count=5, unit=steps, direction=higher, name=acc), "
+     "Checkpoint(path='m.safetensors', count=n, unit=steps)])"),
+    ("train", "GoOn()"),
     ("train n * 2 steps over X = A batch 3", "Train(count=(n * 2), unit=steps, over=[X=A], batch=3)"),
     ("train 100 epochs over X = A, Y = B batch 32 drop_last shuffle of critic, actor until C < 0.1:\n  "
-     "every 10 epochs: print C\n  valid X = Xv, Y = yv\n  stop after 5 epochs without lower C\n  stop "
-     "after 5 epochs without higher acc\n  rate = cosine(1e-2, 1e-4)\n  clip norm 1\n  checkpoint "
+     "every 10 epochs: print C\n  valid X = Xv, Y = yv\n  stop after 5 epochs without lower C\n  rate = cosine(1e-2, 1e-4)\n  clip norm 1\n  checkpoint "
      "\"m.safetensors\" every 10 epochs best\n  log \"run.jsonl\"",
      "Train(count=100, unit=epochs, over=[X=A, Y=B], batch=32, drop_last=True, shuffle=True, "
      "groups=[critic, actor], until=(C < 0.1), clauses=[Every(count=10, unit=epochs, "
      "body=[Print(items=[C])]), Valid(bindings=[X=Xv, Y=yv]), StopAfter(count=5, unit=epochs, "
-     "direction=lower, name=C), StopAfter(count=5, unit=epochs, direction=higher, name=acc), "
+     "direction=lower, name=C), "
      "Schedule(target=rate, value=cosine(0.01, 0.0001)), ClipNorm(value=1), "
      "Checkpoint(path='m.safetensors', count=10, unit=epochs, best=True), Log(path='run.jsonl')])"),
     ("train 100 epochs over X = A\n     batch 32 shuffle\n     until C < 0.1",
