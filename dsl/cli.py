@@ -1,105 +1,41 @@
-"""The command line: `lr run | check | show | test | explain | doctor | bench`.
+"""The command line: what `lr` and its commands take, and which part of the program answers.
 
-In: arguments.  Out: results on standard output, progress and diagnostics on standard error, and an exit code:
-0 ok, 1 the script is wrong or an assertion failed, 2 usage or file trouble, 3 diverged, 101 internal error, 130 interrupted.
+In: arguments.  Out: results on standard output, progress and diagnostics on standard error, and an exit code (`console`).  Whatever a
+command needs is imported when it runs.
 """
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from dsl.errors import Diagnostic, Diverged, FileTrouble, Interrupted, LrError, Source, did_you_mean, error, to_json
+from dsl.console import OK, WRONG, Commands, color_option, completes, exit_code, report, write_json
+from dsl.errors import Diagnostic, LrError, Source, did_you_mean
 
 if TYPE_CHECKING:
     from dsl.runtime.programs import Form
     from dsl.session import Session
 
-OK, WRONG, USAGE, DIVERGED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 101, 130
-LATER = {"fmt": "formatting", "repl": "the interactive session"}
-
-
-# ---------------------------------------------------------------- reporting
-def colored() -> bool:
-    return sys.stderr.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-
-
-def report(diagnostics: Sequence[Diagnostic], form: str = "full", stream: Any = None) -> None:
-    """Diagnostics in one of the three forms."""
-    out = stream or sys.stderr
-    match form:
-        case "json":
-            out.write(to_json(diagnostics) + "\n")
-        case "concise":
-            out.writelines(d.concise() + "\n" for d in diagnostics)
-        case _:
-            out.write("\n\n".join(d.render(colored()) for d in diagnostics) + ("\n" if diagnostics else ""))
-    out.flush()
-
-
-def exit_code(problem: LrError) -> int:
-    match problem:
-        case Diverged():
-            return DIVERGED
-        case Interrupted():
-            return INTERRUPTED
-        case FileTrouble():
-            return USAGE
-        case _ if {d.code for d in problem.diagnostics} == {"E0901"}:       # the script is right, `--set` is not
-            return USAGE
-        case _:
-            return WRONG
-
-
-class Commands(click.Group):
-    """Every failure of a command ends in a diagnostic and its exit code, never in a traceback."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except LrError as problem:
-            sys.stdout.flush()
-            report(problem.diagnostics)
-            context.exit(exit_code(problem))
-        except KeyboardInterrupt:
-            sys.stderr.write("interrupted\n")
-            context.exit(INTERRUPTED)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            context.exit(OK)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as problem:
-            if "LR_TRACEBACK" in os.environ:
-                raise
-            report([error("E0999", f"internal error: {type(problem).__name__}: {problem}",
-                          help="this is a defect of lr, not of your script; set LR_TRACEBACK=1 to see where, and report it").diagnostic])
-            context.exit(INTERNAL)
-
-    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
-        word = args[0]
-        if word in LATER:
-            raise click.UsageError(f"`lr {word}` ({LATER[word]}) is not in this version")
-        if word not in self.commands and not word.startswith("-"):
-            from difflib import get_close_matches
-            near = next(iter(get_close_matches(word, self.commands)), None)
-            raise click.UsageError(f"no command `{word}`" + ("; to run a script: `lr run " + word + "`" if Path(word).suffix == ".lr" else
-                                                             f"; did you mean `{near}`?" if near else ""), context)
-        return super().resolve_command(context, args)
-
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lr-lang", prog_name="lr")
+@color_option
 @click.pass_context
 def commands(context: click.Context) -> None:
-    """lr: a small declarative language for models that learn."""
+    """lr: a small declarative language for models that learn.
+
+    Without a command: the interactive session, in a terminal or over what is piped in.
+    """
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        from dsl.repl import app
+        if not app.interactive():
+            click.echo(context.get_help())
+            return
+        context.exit(app.main(app.Options()))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -127,9 +63,10 @@ def source_of(file: str | None, code: str | None) -> tuple[Source, Path]:
     if code is not None:
         return Source("<command line>", code), Path()
     assert file is not None
-    from dsl.scripts import read_script, script_text
+    from dsl.scripts import check_kind, read_script, script_text
     if file == "-":
         return Source("<stdin>", script_text(sys.stdin.buffer.read(), "standard input")), Path()
+    check_kind(file)
     return Source(file, read_script(file), file), Path(file).parent
 
 
@@ -137,24 +74,25 @@ def session_options(function: Any) -> Any:
     for option in (click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "numpy"]), help="Where to run."),
                    click.option("--precision", type=click.Choice(["float32", "float64"]), help="The script's float."),
                    click.option("--seed", type=click.IntRange(0), help="The seed of all random draws."),
-                   click.option("--set", "values", multiple=True, metavar="NAME=VALUE",
+                   click.option("--set", "values", multiple=True, metavar="NAME=VALUE", shell_complete=completes("settings"),
                                 help="Another value for a `let` or `dim` with a literal one."),
-                   click.option("-e", "code", metavar="CODE", help="The script itself, instead of a file.")):
+                   click.option("-e", "code", metavar="CODE", help="The script itself, instead of a file."), color_option):
         function = option(function)
-    return click.argument("file", required=False)(function)
+    return click.argument("file", required=False, shell_complete=completes("scripts"))(function)
 
 
 def open_session(file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None, values: tuple[str, ...],
-                 out: str | None = None, **options: Any) -> tuple[Session, Source]:
-    from dsl.session import Session
+                 out: str | None = None, kind: Callable[..., Session] | None = None, **options: Any) -> tuple[Session, Source]:
     source, base = source_of(file, code)
-    session = Session(precision=precision, seed=seed, device=device, overrides=settings(values), base=base,
-                      out=Path(out) if out else None, **options)
-    return session, source
+    if kind is None:
+        from dsl.session import Session
+        kind = Session
+    return kind(precision=precision, seed=seed, device=device, overrides=settings(values), base=base,
+                out=Path(out) if out else None, **options), source
 
 
 # ---------------------------------------------------------------- run, check
-@commands.command()
+@commands.command(short_help="Check a script and run it.")
 @session_options
 @click.option("--out", metavar="DIR", help="Where files are written (the working directory unless told).")
 @click.option("--threads", type=click.IntRange(1), metavar="N",
@@ -163,12 +101,23 @@ def open_session(file: str | None, code: str | None, device: str | None, precisi
 @click.option("--resume", is_flag=False, flag_value="", metavar="[FILE]",
               help="On from the checkpoint in FILE, or from the one that the script has written; from the beginning if there is none.")
 @click.option("--live", is_flag=True, help="In a terminal, draw the cost of a training while it falls.")
+@click.option("--json", "as_json", is_flag=True, help="Write results and diagnostics as JSON, one object a line.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def run(file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None, values: tuple[str, ...],
-        out: str | None, threads: int | None, profile: bool, resume: str | None, live: bool, quiet: bool) -> None:
-    """Check a script and run it."""
+        out: str | None, threads: int | None, profile: bool, resume: str | None, live: bool, as_json: bool, quiet: bool) -> None:
+    """Check a script and run it.
+
+    FILE is a script, or `-` for standard input.
+    """
     if resume and file is None and code is None:         # `lr run --resume FILE.lr`
         file, resume = resume, ""
+    if as_json:
+        from dsl.reports import writing_events
+        with writing_events() as kind:
+            session, source = open_session(file, code, device, precision, seed, values, out, kind, quiet=quiet, threads=threads)
+            session.load(source)
+            session.run(resume=False if resume is None else resume or True)
+        return
     session, source = open_session(file, code, device, precision, seed, values, out, quiet=quiet, threads=threads, profile=profile)
     if live:
         from dsl.repl.curve import Curve
@@ -183,16 +132,17 @@ def run(file: str | None, code: str | None, device: str | None, precision: str |
             sys.stderr.write(session.profile.text())
 
 
-@commands.command()
+@commands.command(short_help="Find what is wrong with a script, without running it.")
 @session_options
 @click.option("--output-format", "form", type=click.Choice(["full", "concise", "json"]), default="full",
               help="How diagnostics are written.")
+@click.option("--json", "form", flag_value="json", help="The same as --output-format json.")
 @click.pass_context
 def check(context: click.Context, file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
           values: tuple[str, ...], form: str) -> None:
     """Check a script without running it.
 
-    An absent data file is a warning here.
+    An absent data file is a warning here.  Editors read --json.
     """
     result = OK
     found: list[Diagnostic] = []
@@ -210,9 +160,9 @@ def check(context: click.Context, file: str | None, code: str | None, device: st
 
 
 # ---------------------------------------------------------------- show
-@commands.command()
+@commands.command(short_help="Show formulas, gradients, graphs, loops and code of a script.")
 @session_options
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completes("names"))
 @click.option("--grad", "view", flag_value="grad", help="The gradients of a cost, written out.")
 @click.option("--rules", "view", flag_value="rules", help="Which rewrite rules fired, and on what.")
 @click.option("--graph", "view", flag_value="graph", help="The typed graph, one node a line.")
@@ -220,8 +170,9 @@ def check(context: click.Context, file: str | None, code: str | None, device: st
 @click.option("--code", "form", is_flag=False, flag_value="cuda", type=click.Choice(["cuda", "llvm", "asm"]),
               help="Their code: CUDA C (unless told), LLVM IR after the passes, or assembly for this processor.")
 @click.option("--cost", "view", flag_value="cost", help="Their operations and memory traffic, in the named sizes.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON: names with dtype, shape, formula, and the view's text.")
 def show(file: str | None, name: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
-         values: tuple[str, ...], view: str | None, form: Form | None) -> None:
+         values: tuple[str, ...], view: str | None, form: Form | None, as_json: bool) -> None:
     """Show what a script means.
 
     Every named expression as a formula, or one of them: its gradient, its graph, the loops it becomes. NAME is a name of the script;
@@ -235,77 +186,133 @@ def show(file: str | None, name: str | None, code: str | None, device: str | Non
         file, name = None, file
     session, source = open_session(file, code, device, precision, seed, values, evaluate=False)
     session.load(source)
+    if as_json:
+        from dsl.reports import shown
+        write_json(shown(session, name, view, form or "cuda"))
+        return
     from dsl.show import describe
     sys.stdout.write(describe(session, name, view, form or "cuda"))
 
 
-# ---------------------------------------------------------------- test
+# ---------------------------------------------------------------- repl
 @commands.command()
-@click.argument("files", nargs=-1, required=True)
-@click.option("-v", "--verbose", is_flag=True, help="Show what the scripts print.")
+@click.argument("file", required=False, shell_complete=completes("scripts"))
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "numpy"]), help="Where to run.")
+@click.option("--precision", type=click.Choice(["float32", "float64"]), help="The session's float.")
+@click.option("--seed", type=click.IntRange(0), help="The seed of all random draws.")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Threads of native code; results do not depend on it.")
+@color_option
 @click.pass_context
-def test(context: click.Context, files: tuple[str, ...], verbose: bool) -> None:
-    """Run scripts (or folders of them) with their `#>` lines, `assert`s and `test` blocks checked."""
-    import io
-    import tempfile
+def repl(context: click.Context, file: str | None, device: str | None, precision: str | None, seed: int | None,
+         threads: int | None) -> None:
+    """The interactive session, after FILE if one is named.
 
-    from dsl.scripts import read_script
-    from dsl.session import Session
-    scripts = [p for f in files for p in (sorted(Path(f).glob("**/*.lr")) if Path(f).is_dir() else [Path(f)])]
-    if not scripts:
-        raise error("E0601", f"no scripts in {' '.join(files)}", kind=FileTrouble)
-    failed = 0
-    for path in scripts:
-        printed = io.StringIO()
-        with tempfile.TemporaryDirectory() as folder:
-            session = Session(base=path.parent, out=Path(folder), stdout=sys.stdout if verbose else printed, quiet=True)
-            session.comparing = True
-            problems: list[Diagnostic] = []
-            try:
-                session.load(Source(str(path), read_script(path), str(path)))
-                session.run()
-            except LrError as problem:
-                problems.extend(problem.diagnostics)
-            problems = [*session.failures, *problems]
-        checks = session.checked
-        click.echo(f"{'FAILED' if problems else 'ok'} {path} ({checks} check{'' if checks == 1 else 's'})")
-        if problems:
-            failed += 1
-            report(problems)
-    click.echo(f"{len(scripts) - failed} passed, {failed} failed")
+    Piped input is run entry by entry, without prompts; an entry that fails does not stop those after it, but makes the exit code 1.
+    """
+    from dsl.repl import app
+    context.exit(app.main(app.Options(file, device, precision, seed, threads)))
+
+
+# ---------------------------------------------------------------- test
+@commands.command(short_help="Run scripts with their `#>` lines and tests checked.")
+@click.argument("files", nargs=-1, required=True, shell_complete=completes("scripts"))
+@click.option("-v", "--verbose", is_flag=True, help="Show what the scripts print.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON: each script with its checks and diagnostics.")
+@color_option
+@click.pass_context
+def test(context: click.Context, files: tuple[str, ...], verbose: bool, as_json: bool) -> None:
+    """Run scripts (or folders of them) with their `#>` lines, `assert`s and `test` blocks checked."""
+    from dsl.scripts import scripts_in
+    from dsl.testing import test_script
+    paths = scripts_in(files)
+    if as_json:
+        results = [test_script(path, None) for path in paths]
+        failed = sum(not result.passed for result in results)
+        write_json({"passed": len(results) - failed, "failed": failed, "scripts": [result.as_dict() for result in results]})
+    else:
+        failed = 0
+        for path in paths:
+            result = test_script(path, sys.stdout if verbose else None)
+            failed += not result.passed
+            click.echo(str(result))
+            report(result.problems)
+        click.echo(f"{len(paths) - failed} passed, {failed} failed")
     context.exit(WRONG if failed else OK)
 
 
 # ---------------------------------------------------------------- explain, doctor
-@commands.command()
-@click.argument("code")
-def explain(code: str) -> None:
+@commands.command(short_help="Say what an error code means, with an example.")
+@click.argument("code", required=False, shell_complete=completes("codes"))
+@click.option("--list", "as_list", is_flag=True, help="All codes with their titles.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def explain(code: str | None, as_list: bool, as_json: bool) -> None:
     """What an error code means, with an example and its fix."""
-    from dsl.error_index import ENTRIES
+    from dsl.error_index import ENTRIES, as_dict
     from dsl.error_index import explain as explanation
+    if as_list == (code is not None):
+        raise click.UsageError("give an error code, such as E0201, or --list")
+    if code is None:
+        if as_json:
+            write_json([as_dict(entry) for entry in ENTRIES.values()])
+        else:
+            sys.stdout.writelines(f"{entry.code}  {entry.title}\n" for entry in ENTRIES.values())
+        return
     wanted = code.upper()
     if wanted not in ENTRIES:
         near = did_you_mean(wanted, ENTRIES)
-        raise click.UsageError(f"no error code {code!r}" + (f"; did you mean {near}?" if near else ""))
-    click.echo(explanation(wanted))
+        raise click.UsageError(f"no error code {code!r}" + (f"; did you mean {near}?" if near else "; `lr explain --list` shows all"))
+    if as_json:
+        write_json(as_dict(ENTRIES[wanted]))
+    else:
+        click.echo(explanation(wanted))
 
 
-@commands.command()
+@commands.command(short_help="Say what is installed, and which devices work.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def doctor(as_json: bool) -> None:
     """What is installed, which devices work, and why not."""
     from dsl.runtime.doctor import examine, render
     findings = examine()
     if as_json:
-        import json
-        click.echo(json.dumps(findings, indent=2))
+        write_json(findings)
     else:
         click.echo(render(findings))
 
 
+# ---------------------------------------------------------------- fmt, completion
+@commands.command(short_help="Rewrite scripts in their canonical form.")
+@click.argument("files", nargs=-1, required=True, shell_complete=completes("scripts"))
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; list the files that would change, and exit with 1 if any.")
+@click.option("--diff", "show_diff", is_flag=True, help="Change nothing; show what would change.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing about what was done.")
+@color_option
+@click.pass_context
+def fmt(context: click.Context, files: tuple[str, ...], only_check: bool, show_diff: bool, quiet: bool) -> None:
+    """Rewrite scripts (or folders of them) in their canonical form; `-` reads standard input and prints."""
+    from dsl import formatting
+    context.exit(formatting.command(files, only_check, show_diff, quiet))
+
+
+@commands.command("completion", short_help="Print what makes bash, zsh or fish complete `lr`.")
+@click.argument("shell", required=False, type=click.Choice(["bash", "zsh", "fish"]))
+def completion_script(shell: str | None) -> None:
+    """Print what makes a shell complete commands, options, scripts and names.
+
+    \b
+    In ~/.bashrc:                  eval "$(lr completion bash)"
+    In ~/.zshrc:                   eval "$(lr completion zsh)"
+    In ~/.config/fish/config.fish: lr completion fish | source
+    """
+    from dsl import completion
+    shell = shell or completion.current_shell()
+    if shell is None:
+        raise click.UsageError("name the shell: bash, zsh or fish")
+    sys.stdout.write(completion.shell_script(commands, shell))
+
+
 # ---------------------------------------------------------------- bench
-@commands.command()
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@commands.command(short_help="Time the same work here and in other systems.")
+@click.argument("names", nargs=-1, metavar="[NAME]…", shell_complete=completes("benchmarks"))
 @click.option("--list", "as_list", is_flag=True, help="The work there is, and the columns.")
 @click.option("--quick", is_flag=True, help="Small sizes, few rounds.")
 @click.option("--device", type=click.Choice(["cpu", "numpy", "cuda"]), default="cpu", show_default=True, help="Where our side runs.")

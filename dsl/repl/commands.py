@@ -177,9 +177,10 @@ def show(repl: Repl, rest: str) -> None:
     if not rest or rest in repl.session.elaborator.scope:
         repl.say(described(repl, rest or None, None) or "nothing is bound yet\n")
         return
+    from dsl.repl.display import show_formula
     with repl.tried():
         text = repl.session.shown(rest, value_of(repl, rest))
-    repl.say(text)
+    repl.say(show_formula(text, width=repl.terminal.columns))
 
 
 def grad(repl: Repl, rest: str) -> None:
@@ -222,48 +223,9 @@ def code(repl: Repl, rest: str) -> None:
 
 
 def vars_(repl: Repl, rest: str) -> None:
-    from dsl.runtime.columns import counted
-    scope = repl.session.elaborator.scope
-    names = [name for name in scope if " " not in name]
-    if not names:
-        repl.say("nothing is bound yet")
-        return
-    uses = {name: set(one.uses) for one in repl.session.elaborator.remembered for name in one.words}
-    rows = []
-    for name in names:
-        symbol = scope[name]
-        depends = [n for n in names if n != name and n in uses.get(name, ())]
-        kind = symbol.kind if symbol.span is not None else "value"
-        rows.append((name, kind, *described_value(repl, name, symbol.value), ", ".join(depends)))
-    heads = ("name", "kind", "type", "value", "depends on")
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    room = repl.terminal.columns - 1
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in (heads, *rows)]
-    repl.say("\n".join([repl.terminal.styled(cut(lines[0], room), "dim"), *(cut(line, room) for line in lines[1:])]))
-    updates = len({id(u.origin) for u in repl.session.elaborator.updates})
-    if updates:
-        repl.remark(f"{counted(updates, 'update')}: `:show` has them")
-
-
-def cut(text: str, room: int) -> str:
-    return text if len(text) <= room else text[:max(room - 1, 1)] + "…"
-
-
-def described_value(repl: Repl, name: str, value: Value | None) -> tuple[str, str]:
-    """Type and value of a name, in a few words."""
-    from dsl.ir.text import expression
-    from dsl.syntax.binding import leaf_key
-    if not isinstance(value, Node):
-        return (type_words(repl, value) if value is not None else "", "")
-    kind, _, sizes = type_words(repl, value).partition("   ")
-    if value.op.name == "leaf":
-        found = repl.session.values.get(leaf_key(value))
-        if found is None:
-            return kind, "" if dict(value.attrs)["kind"] == "input" else "not known yet"
-        if not value.rank:
-            return kind, repl.session.printed(repl.plain(found))
-        return kind, sizes or " × ".join(map(str, found.shape))
-    return kind, cut(expression(value.args[0] if value.op.name == "alias" else value), 40)
+    from dsl.repl.display import vars_table
+    terminal = repl.terminal
+    repl.say(vars_table(repl.session, width=terminal.columns, colored=terminal.colors > 0, unicode=terminal.unicode))
 
 
 # ---------------------------------------------------------------- timing
@@ -472,7 +434,7 @@ COMMANDS = table(
             "precision float32|float64       only while nothing is bound\n"
             "digits N                        of an array's numbers\n"
             "keys emacs|vi                   of the editor\n"
-            "colors auto|always|never        theme dark|light|none\n"
+            "colors auto|always|never        theme either|dark|light|none\n"
             "times on|off                    whether entries say how long they took\n"
             "curve on|off                    whether trainings draw their cost\n"
             "completion typing|tab           when the menu opens\n"

@@ -28,7 +28,7 @@ from dsl.repl import reader
 from dsl.repl.settings import Settings
 from dsl.repl.state import State, kept
 from dsl.repl.transcript import Said
-from dsl.runtime.profile import duration
+from dsl.runtime.progress import Progress, duration
 from dsl.runtime.summary import resolved
 from dsl.runtime.terminal import Terminal, terminal_of
 from dsl.session import Session
@@ -37,7 +37,7 @@ from dsl.syntax.binding import leaf_key
 from dsl.syntax.names import bound_names, holding, used_names
 from dsl.syntax.parse import parse
 from dsl.syntax.rebinding import words
-from dsl.syntax.values import Group, Symbol, TextColumn, Value
+from dsl.syntax.values import Group, Module, OptimizerRule, Symbol, TextColumn, UserFunction, Value
 
 SHOWN_SECONDS = 0.05
 """An entry that took longer says how long."""
@@ -150,6 +150,10 @@ class Engine(ABC):
         self.number += 1
         self.remember, self.bound = True, set()
         session, said = self.session, len(self.said)
+        session.reporter = Progress
+        if self.settings.curve == "on" and self.terminal.interactive:
+            from dsl.repl.curve import Curve
+            session.reporter = Curve
         before = State.of(session)
         began, compiled = time.perf_counter(), session.compute.compile_seconds
         session.elaborator.followed.clear()
@@ -322,16 +326,12 @@ class Engine(ABC):
         self.hold(value, found)
 
     def shown(self, name: str, value: Value, found: Any) -> str:
-        if isinstance(value, str):
-            return value
-        try:
-            from dsl.repl.display import show_value
-        except ImportError:
-            return self.session.printed(self.plain(found))
-        if not isinstance(found, np.ndarray | np.generic | tuple) and not hasattr(found, "dtype") and not hasattr(found, "columns"):
+        if isinstance(value, UserFunction | OptimizerRule | Module):
             return self.session.shown(name, value)
+        from dsl.repl.display import show_value
         terminal = self.terminal
-        return show_value(name, found, width=terminal.columns, digits=self.settings.digits, colored=self.colored)
+        return show_value(name, found, width=terminal.columns, digits=self.settings.digits, colored=terminal.colors > 0,
+                          unicode=terminal.unicode)
 
     def plain(self, found: Any) -> Any:
         return tuple(map(self.plain, found)) if isinstance(found, tuple) else on_host(found)

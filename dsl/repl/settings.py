@@ -16,8 +16,9 @@ from typing import Any
 
 from dsl.errors import LrError, did_you_mean, error
 
-CHOICES: dict[str, tuple[str, ...]] = {"keys": ("emacs", "vi"), "colors": ("auto", "always", "never"), "theme": ("dark", "light", "none"),
-                                       "times": ("on", "off"), "curve": ("on", "off"), "completion": ("typing", "tab")}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "keys": ("emacs", "vi"), "colors": ("auto", "always", "never"), "theme": ("either", "dark", "light", "none"),
+    "times": ("on", "off"), "curve": ("on", "off"), "completion": ("typing", "tab")}
 """Settings that take a word."""
 
 
@@ -29,8 +30,8 @@ class Settings:
     """Keys of the editor: emacs or vi."""
     colors: str = "auto"
     """When colours are used: auto (a terminal, and NO_COLOR not set), always, never."""
-    theme: str = "dark"
-    """Colours for a dark or a light background, or none for what is typed."""
+    theme: str = "either"
+    """Colours of what is typed: for either background, a dark or a light one, or none."""
     digits: int = 8
     """Digits of an array's numbers, 1 to 17."""
     times: str = "on"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dsl.session import Session
 
 CONTAINERS = (dict, list, set)
-FIXED = frozenset("compute elaborator profile _stdout _stderr host origins concerning scope generation warnings".split())
+FIXED = frozenset("compute elaborator profile reporter _stdout _stderr host origins concerning scope generation warnings".split())
 """What is not part of the state: services, places, and the count that makes every leaf a new one."""
 MOST_ENTRIES = 200
 MOST_BYTES = 2 << 30
@@ -54,7 +54,7 @@ class State:
         return values.values()
 
 
-LASTING = ("values", "updates", "steps_before", "seed", "precision", "device", "paused")
+LASTING = ("values", "updates", "steps_before", "seed", "precision", "device", "interrupted")
 """What shows, with the names, that an entry has changed something."""
 
 

@@ -164,7 +164,7 @@ def summary(units: int | None, steps: int, seconds: float, cost: Cost, note: str
     """What a run did, in one line; `before` of the steps were made at another time."""
     amount = _count(steps, "step") if units is None else f"{_count(units, unit)}, {_count(steps, 'step')}"
     rate = _rate(steps - before, seconds)
-    text = f"{verb} {amount} in {_duration(seconds)}" + (f" ({rate})" if rate else "")
+    text = f"{verb} {amount} in {duration(seconds)}" + (f" ({rate})" if rate else "")
     costs = _costs(cost, "C")
     return text + (f", {costs}" if costs else "") + (f"; stopped: {note}" if note else "")
 
@@ -189,7 +189,7 @@ def _rate(steps: int, seconds: float) -> str:
     return f"{round(rate / scale) * scale:,} steps/s"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """`0.31 ms`, `23 ms`, `0.12 s`, `4.6 s`, `83 s`, `3 min 5 s`, `2 h 7 min`."""
     if seconds < 0.0995:
         milli = seconds * 1e3
