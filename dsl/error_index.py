@@ -43,6 +43,13 @@ def explain(code: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def as_dict(entry: Entry) -> dict[str, object]:
+    """An entry as `lr explain --json` writes it; what is no text of a file is left out."""
+    files = {name: content for name, content in entry.files.items() if isinstance(content, str)}
+    return {"code": entry.code, "title": entry.title, "text": entry.text, "kind": entry.kind, "example": entry.example or None,
+            "fix": entry.fix or None, "files": files}
+
+
 def _entry(code: str, title: str, text: str, example: str = "", fix: str = "",
            files: Mapping[str, str | bytes] | None = None, kind: Literal["script", "python", "none"] = "script") -> None:
     assert code not in ENTRIES, code

@@ -9,8 +9,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+from dsl.colors import wants_color
 from dsl.errors import FileTrouble, LrError, Source, error
 from dsl.record import record
 from dsl.scripts import read_bytes, script_text
@@ -82,16 +84,59 @@ def rewrite(found: Formatted) -> None:
         raise error("E0609", f"cannot write `{found.path}`: {problem.strerror or problem}", kind=FileTrouble) from None
 
 
-def format_standard_input() -> str:
-    """What standard input should be.  Raises `LrError`."""
-    return format_data(sys.stdin.buffer.read(), "<stdin>")[1]
+def from_standard_input() -> Formatted:
+    try:
+        before, after = format_data(sys.stdin.buffer.read(), "<stdin>")
+    except LrError as problem:
+        return Formatted(Path("-"), "", "", problem)
+    return Formatted(Path("-"), before, after)
+
+
+def command(files: Sequence[str], only_check: bool, show_diff: bool, quiet: bool) -> int:
+    """What `lr fmt` does; the exit code."""
+    from dsl.console import OK, USAGE, WRONG, exit_code, report
+    from dsl.scripts import scripts_in
+    results: list[Formatted] = []
+    codes = {OK}
+    for path in scripts_in(files):
+        found = from_standard_input() if str(path) == "-" else formatted(path)
+        try:
+            if found.problem is not None:
+                raise found.problem
+            if show_diff:
+                sys.stdout.write(painted(found.diff(), wants_color(sys.stdout)))
+            elif only_check and found.changed:
+                sys.stdout.write(f"{path}\n")
+            elif str(path) == "-" and not only_check:
+                sys.stdout.write(found.after)
+            elif found.changed and not only_check:
+                rewrite(found)
+        except LrError as problem:
+            found = replace(found, problem=problem)
+            codes.add(exit_code(problem))
+            report(problem.diagnostics)
+        results.append(found)
+    sys.stdout.flush()
+    if not quiet and [str(r.path) for r in results] != ["-"]:
+        sys.stderr.write(summary(results, only_check or show_diff) + "\n")
+    if only_check and any(r.changed for r in results):
+        codes.add(WRONG)
+    return USAGE if USAGE in codes else max(codes)
+
+
+def painted(diff: str, color: bool) -> str:
+    """A diff in the colours that everybody knows."""
+    codes = {"-": "31", "+": "32", "@": "36"}
+    if not color:
+        return diff
+    return "".join(f"\x1b[{codes[line[0]]}m{line[:-1]}\x1b[0m\n" if line[0] in codes else line for line in diff.splitlines(keepends=True))
 
 
 def summary(results: Sequence[Formatted], check: bool) -> str:
     """What was done, in one line."""
     changed = sum(r.changed for r in results)
     failed = sum(r.problem is not None for r in results)
-    parts = [f"{_files(changed)} {'would be ' if check else ''}formatted", f"{_files(len(results) - changed - failed)} left as they were"]
+    parts = [f"{_files(changed)} {'would be ' if check else ''}formatted", f"{_files(len(results) - changed - failed)} unchanged"]
     if failed:
         parts.append(f"{_files(failed)} not read")
     return ", ".join(part for part in parts if not part.startswith("no "))

@@ -67,3 +67,19 @@ def _below(folder: str) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in names if name.endswith(SUFFIX))
+
+
+# What is given instead of a script now and then, and what to do with it.
+_OTHERS = {".py": "it is Python: `python {}`", ".ipynb": "it is a notebook: `%load_ext dsl` there gives `%%lr`",
+           ".csv": "it is a table: a script reads it by `data t = csv(\"{}\")`",
+           ".parquet": "it is a table: a script reads it by `data t = parquet(\"{}\")`",
+           ".npy": "it is an array: a script reads it by `data A = npy(\"{}\")`",
+           ".npz": "it holds arrays: a script reads them by `data t = npz(\"{}\")`",
+           ".safetensors": "it is a saved state: a script reads it by `load \"{}\"`"}
+
+
+def check_kind(path: str) -> None:
+    """Raises `FileTrouble` for a file whose name says that it is something else than a script."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in _OTHERS and os.path.isfile(path):
+        raise error("E0602", f"`{path}` is not a script", kind=FileTrouble, help=_OTHERS[suffix].format(os.path.basename(path)))

@@ -1,0 +1,120 @@
+"""How the command line speaks: diagnostics in their three forms, exit codes, the groups of commands, usage errors.
+
+In: what a command found or raised.  Out: text on standard error, JSON on standard output, and an exit code:
+0 ok, 1 the script is wrong or an assertion failed, 2 usage or file trouble, 3 diverged, 101 internal error, 130 interrupted.
+"""
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from dsl.colors import choose_color, wants_color
+from dsl.errors import Diagnostic, Diverged, FileTrouble, Interrupted, LrError, did_you_mean, error, to_json
+
+OK, WRONG, USAGE, DIVERGED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 101, 130
+GROUPS = (("Run", ("run", "repl", "test")), ("Look", ("check", "show", "explain", "bench", "doctor")), ("Write", ("fmt", "completion")))
+LATER: dict[str, str] = {}
+
+
+# ---------------------------------------------------------------- reporting
+def report(diagnostics: Sequence[Diagnostic], form: str = "full", stream: IO[str] | None = None) -> None:
+    """Diagnostics in one of the three forms."""
+    out = stream or sys.stderr
+    match form:
+        case "json":
+            out.write(to_json(diagnostics) + "\n")
+        case "concise":
+            out.writelines(d.concise() + "\n" for d in diagnostics)
+        case _:
+            out.write("\n\n".join(d.render(wants_color(out)) for d in diagnostics) + ("\n" if diagnostics else ""))
+    out.flush()
+
+
+def write_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    import json
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def exit_code(problem: LrError) -> int:
+    match problem:
+        case Diverged():
+            return DIVERGED
+        case Interrupted():
+            return INTERRUPTED
+        case FileTrouble():
+            return USAGE
+        case _ if {d.code for d in problem.diagnostics} == {"E0901"}:       # the script is right, `--set` is not
+            return USAGE
+        case _:
+            return WRONG
+
+
+def color_option(function: Any) -> Any:
+    """`--color`, on every command that writes diagnostics."""
+    return click.option("--color", type=click.Choice(["auto", "always", "never"]), expose_value=False, is_eager=True,
+                        callback=lambda context, parameter, value: choose_color(value) if value else None,
+                        help="When to colour messages: auto is on terminals, unless NO_COLOR is set.")(function)
+
+
+def completes(what: str) -> Any:
+    """A callback of `completion`, which is imported when a shell asks."""
+    def callback(context: click.Context, parameter: click.Parameter, word: str) -> Any:
+        from dsl import completion
+        return getattr(completion, what)(context, parameter, word)
+    return callback
+
+
+# ---------------------------------------------------------------- the group of commands
+class Commands(click.Group):
+    """Every failure of a command ends in a diagnostic and its exit code, never in a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except LrError as problem:
+            sys.stdout.flush()
+            report(problem.diagnostics)
+            context.exit(exit_code(problem))
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted\n")
+            context.exit(INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(OK)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as problem:
+            if "LR_TRACEBACK" in os.environ:
+                raise
+            report([error("E0999", f"internal error: {type(problem).__name__}: {problem}",
+                          help="this is a defect of lr, not of your script; set LR_TRACEBACK=1 to see where, and report it").diagnostic])
+            context.exit(INTERNAL)
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> Any:
+        word = args[0]
+        if word in LATER:
+            raise click.UsageError(f"`lr {word}` ({LATER[word]}) is not in this version")
+        if word not in self.commands and not word.startswith("-"):
+            near = did_you_mean(word, self.commands)
+            is_script = Path(word).suffix == ".lr"
+            raise click.UsageError(f"no command `{word}`" + (f"; to run a script: `lr run {word}`" if is_script else
+                                                             f"; did you mean `{near}`?" if near else ""), context)
+        return super().resolve_command(context, args)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what they are for."""
+        grouped = {name for _, names in GROUPS for name in names}
+        others = tuple(sorted(set(self.commands) - grouped))
+        width = max(map(len, self.commands))
+        for title, names in (*GROUPS, *([("More", others)] if others else [])):
+            rows = [(name.ljust(width), self.commands[name].get_short_help_str(60)) for name in names if name in self.commands]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_spacing=4)
