@@ -18,7 +18,6 @@ from dsl.errors import Diagnostic, Diverged, FileTrouble, Interrupted, LrError, 
 
 OK, WRONG, USAGE, DIVERGED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 101, 130
 GROUPS = (("Run", ("run", "repl", "test")), ("Look", ("check", "show", "explain", "bench", "doctor")), ("Write", ("fmt", "completion")))
-LATER: dict[str, str] = {}
 
 
 # ---------------------------------------------------------------- reporting
@@ -99,8 +98,6 @@ class Commands(click.Group):
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         word = args[0]
-        if word in LATER:
-            raise click.UsageError(f"`lr {word}` ({LATER[word]}) is not in this version")
         if word not in self.commands and not word.startswith("-"):
             near = did_you_mean(word, self.commands)
             is_script = Path(word).suffix == ".lr"

@@ -599,12 +599,6 @@ def test_unknown_commands(lr, word, meant):
     assert meant is None or f"`{meant}`" in done.stderr
 
 
-@pytest.mark.parametrize("word", ["fmt", "repl"])
-def test_commands_of_later_versions(lr, word):
-    done = lr(word, "a.lr")
-    assert done.exit_code == 2 and "not in this version" in done.stderr
-
-
 def test_a_script_as_command_is_explained(lr, tmp_path):
     (tmp_path / "a.lr").write_text("print 1")
     done = lr("a.lr")
