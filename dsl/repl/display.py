@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,7 +86,8 @@ def header(value: Summary, terminal: Terminal) -> list[str]:
     elif figures.true is not None:
         parts.append(f"{figures.true:,} of {value.size:,} true")
     else:
-        parts.append(figures_text(figures))
+        text = figures_text(figures)
+        parts += [text] if cells(text) <= terminal.columns - 2 else re.split(" (?=mean|max)", text)
     alarms = [f"{number:,} {word}" for number, word in ((figures.nan, "nan"), (figures.infinite, "inf")) if number] if figures else []
     return _joined([*((part, "dim") for part in parts if part), *((part, "red") for part in alarms)], terminal)
 
@@ -142,16 +144,17 @@ def _table(name: str, value: TableSummary, digits: int, terminal: Terminal) -> l
     cut = bool(columns[0][1].cut)
     last = value.rows - ENDS if cut else value.rows
     rows = [str(row) for row in (*range(ENDS if cut else value.rows), *range(last, value.rows))]
-    found = [_column(column, summary, min(digits, CELL_DIGITS), cut, terminal) for column, summary in columns]
+    widest = min(WIDEST_CELL, terminal.columns - cells(rows[-1]) - 4 - len(_more(terminal)))
+    found = [_column(column, summary, min(digits, CELL_DIGITS), cut, widest, terminal) for column, summary in columns]
     index = ["", "", *rows]
     if cut:
         index.insert(2 + ENDS, _more(terminal))
     kept = _fitting([max(map(cells, column)) for column, _ in found], max(map(cells, index)), terminal)
     shown: list[tuple[list[str], bool]] = [(index, True)]
-    for before, place in zip([-1, *kept], kept, strict=False):
+    for before, place in pairwise([-1, *kept, len(found)]):
         if place != before + 1:
             shown.append(([_more(terminal)] + [""] * (len(index) - 1), False))
-        shown.append(found[place])
+        shown.extend(found[place:place + 1])
     widths = [max(map(cells, column)) for column, _ in shown]
     for row in range(len(index)):
         words = [padded(column[row], width, right) for (column, right), width in zip(shown, widths, strict=True)]
@@ -166,19 +169,19 @@ def _more(terminal: Terminal) -> str:
     return "…" if terminal.unicode else "..."
 
 
-def _column(name: str, value: Summary, digits: int, cut: bool, terminal: Terminal) -> tuple[list[str], bool]:
-    """Name, type and cells; whether they stand right."""
+def _column(name: str, value: Summary, digits: int, cut: bool, widest: int, terminal: Terminal) -> tuple[list[str], bool]:
+    """Name, type and cells, none wider than `widest`; whether they stand right."""
     items = [*value.corner[:ENDS], *value.corner[-ENDS:]] if cut else list(value.corner)
-    texts = [_cell(item, digits, terminal) for item in items]
+    texts = [clipped(_cell(item, digits), widest, _more(terminal)) for item in items]
     texts = _aligned(texts) if value.dtype.startswith("float") else texts
     if cut:
         texts.insert(ENDS, _more(terminal))
-    return [clipped(name, WIDEST_CELL, _more(terminal)), value.dtype, *texts], value.statistics is not None
+    return [clipped(name, widest, _more(terminal)), value.dtype, *texts], value.statistics is not None
 
 
-def _cell(item: Any, digits: int, terminal: Terminal) -> str:
-    if isinstance(item, str | np.str_):
-        return clipped(" ".join(item.split()), WIDEST_CELL, _more(terminal))
+def _cell(item: Any, digits: int) -> str:
+    if isinstance(item, str):
+        return " ".join(item.split())
     if not isinstance(item, float | np.floating):
         return format_scalar(item)
     text = f"{float(item):.{digits}g}"
@@ -194,12 +197,11 @@ def _aligned(texts: list[str]) -> list[str]:
 
 
 def _fitting(widths: Sequence[int], index: int, terminal: Terminal) -> list[int]:
-    """Which columns there is room for: all, or the first and the last ones with a mark between."""
+    """Which columns there is room for: all, or the first ones and the last with a mark between."""
     if index + sum(width + 2 for width in widths) <= terminal.columns:
         return list(range(len(widths)))
     room, kept = terminal.columns - index - 2 - len(_more(terminal)), list[int]()
-    for turn in range(len(widths)):
-        place = turn // 2 if turn % 2 == 0 else len(widths) - 1 - turn // 2
+    for place in (0, len(widths) - 1, *range(1, len(widths) - 1)):
         room -= widths[place] + 2
         if room < 0 and kept:
             break
@@ -228,7 +230,7 @@ def vars_table(session: Session, *, width: int = 80, colored: bool = False, unic
     for row in rows:
         words = [(padded(clipped(row[i], share[i], _more(terminal)), share[i]), style) for i, style in shown]
         lines.append("  ".join(terminal.styled(word, style) if style else _marked(word, terminal) for word, style in words).rstrip())
-    return "\n".join([*lines, *_joined([(counted(len(rows), "name"), "dim"), (f"{in_words(held)} of data and state", "dim")], terminal)])
+    return "\n".join([*lines, *_joined([(counted(len(rows), "name"), "dim"), (f"{in_words(held)} held", "dim")], terminal)])
 
 
 def _described(session: Session, symbol: Symbol) -> tuple[str, str, str, int]:
@@ -292,7 +294,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 # ---------------------------------------------------------------- formulas
 OPERATOR = re.compile(r" (?:\*\*|//|[<>=!]=|[-+*/%@<>]|and|or|for|while|with|then|else) ")
-COMMA = re.compile(r", ")
+COMMA = re.compile(r"[,:] ")
 OPEN, CLOSE = "([{", ")]}"
 
 
@@ -306,13 +308,11 @@ def _broken(text: str, column: int, indent: int, width: int) -> str:
     """The text from `column` on, its later lines at `indent` or deeper."""
     if column + cells(text) <= width:
         return text
-    parts, mark = _split(text, COMMA), ","
-    if len(parts) == 1:
-        parts, mark = _split(text, OPERATOR), ""
+    parts = _split(text, COMMA)
+    parts = parts if len(parts) > 1 else _split(text, OPERATOR)
     if len(parts) == 1:
         return _group(text, column, indent, width)
-    lines = [_broken(part + mark * (number < len(parts) - 1), indent if number else column, indent, width)
-             for number, part in enumerate(parts)]
+    lines = [_broken(part, indent if number else column, indent, width) for number, part in enumerate(parts)]
     return ("\n" + " " * indent).join(lines)
 
 
@@ -352,19 +352,12 @@ def _filled(text: str, column: int, indent: int, width: int) -> str:
 
 
 def _split(text: str, separator: re.Pattern[str]) -> list[str]:
-    """The parts of a text between separators outside all brackets; an operator begins its part, a comma is taken away."""
+    """The parts of a text between separators outside all brackets: a comma or colon ends its part, an operator begins one."""
     depth, start, parts = 0, 0, list[str]()
-    place = 0
-    while place < len(text):
-        letter = text[place]
+    for place, letter in enumerate(text):
         depth += (letter in OPEN) - (letter in CLOSE)
-        found = separator.match(text, place) if depth == 0 and letter in " ," and place > start else None
-        if found:
-            parts.append(text[start:place])
-            start = place + 1 if letter == " " else found.end()
-            place = found.end() - 1 if letter == " " else found.end()
-            if letter == ",":
-                continue
-        place += 1
-    parts.append(text[start:])
-    return parts
+        if depth == 0 and place > start and separator.match(text, place):
+            end = place + (letter != " ")
+            parts.append(text[start:end])
+            start = end + 1
+    return [*parts, text[start:]]

@@ -111,7 +111,7 @@ def clipped(text: str, width: int, mark: str = "…") -> str:
         if room < 0:
             break
         kept += letter
-    return (kept + mark)[:max(width, 0)]
+    return kept + mark if width >= cells(mark) else mark[:max(width, 0)]
 
 
 def padded(text: str, width: int, right: bool = False) -> str:
