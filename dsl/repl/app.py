@@ -92,7 +92,9 @@ class Prompt:
         try:
             import dsl.highlight
             repl = engine(self.options, self.settings, echo=True)
-            import dsl.repl.complete
+            import importlib.util
+            if importlib.util.find_spec("dsl.repl.complete"):
+                import dsl.repl.complete
             import dsl.syntax.table
             dsl.syntax.table.load_table()
             self.loaded = repl
@@ -206,12 +208,20 @@ class Prompt:
         if repl is None:
             return [("", " …")]
         buffer = self.session.default_buffer
-        if "(" in buffer.text:
-            from dsl.repl.complete import signature_at
-            signature = signature_at(repl.session, buffer.text, buffer.cursor_position)
-            if signature:
-                return [("", f" {signature}")]
+        signature = self.signature(repl, buffer) if "(" in buffer.text else None
+        if signature:
+            return [("", f" {signature}")]
         return [("", " " + " · ".join(figures(repl)))]
+
+    def signature(self, repl: Repl, buffer: Buffer) -> str | None:
+        """Of the call that the cursor stands in."""
+        from dsl.repl.complete import signature_at
+        try:
+            return signature_at(repl.session, buffer.text, buffer.cursor_position)
+        except Exception:                                    # as for the menu
+            if "LR_TRACEBACK" in os.environ:
+                raise
+            return None
 
     # ------------------------------------------------------------ keys
     def keys(self) -> KeyBindings:
@@ -369,10 +379,14 @@ def completer(prompt: Prompt) -> Any:
         def get_completions(self, document: Any, complete_event: Any) -> Any:
             if prompt.loaded is None:
                 return
-            if self.inner is None:
-                from dsl.repl.complete import LrCompleter
-                self.inner = LrCompleter(prompt.loaded.session)
-            yield from self.inner.get_completions(document, complete_event)
+            try:
+                if self.inner is None:
+                    from dsl.repl.complete import LrCompleter
+                    self.inner = LrCompleter(prompt.loaded.session)
+                yield from self.inner.get_completions(document, complete_event)
+            except Exception:                                # a menu that is missing must not keep anybody from typing
+                if "LR_TRACEBACK" in os.environ:
+                    raise
     return Loaded()
 
 
