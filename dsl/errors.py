@@ -219,9 +219,14 @@ def callers(problem: BaseException) -> list[str]:
     """The lines of the program that ran into an error, outermost first: those of no library."""
     from traceback import extract_tb
     own = dirname(__file__)
-    lines = [f"{basename(frame.filename)}:{frame.lineno}, in {frame.name}: {frame.line}" for frame in extract_tb(problem.__traceback__)
-             if not frame.filename.startswith((own, "<frozen")) and "site-packages" not in frame.filename and frame.line]
-    return ["  " + line for line in lines if "get_ipython().run_" not in line]
+    frames = [frame for frame in extract_tb(problem.__traceback__) if frame.line and "get_ipython().run_" not in frame.line
+              and not frame.filename.startswith((own, "<frozen")) and "site-packages" not in frame.filename]
+    return [f"  {_cell_or_file(frame.filename)}, line {frame.lineno}, in {frame.name}: {frame.line}" for frame in frames]
+
+
+def _cell_or_file(name: str) -> str:
+    """Cells have files that nobody has seen."""
+    return "cell" if "ipykernel" in name or name.startswith("<ipython-input") else basename(name)
 
 
 # ---------------------------------------------------------------- HTML

@@ -79,7 +79,8 @@ class Session:
         """The latest checkpoint of the script's own."""
         self.training: Driver | None = None
         self.interrupted: tuple[Paused, int] | None = None
-        self.reporter: type[Progress] = Progress                 # how a `train` is followed
+        self.reporter: Callable[[int | None, str, IO[str]], Progress] = Progress         # how a `train` is followed
+        self.drawer: Callable[..., object] | None = None         # in place of `plots.draw`
         self.elaborator = Elaborator(self, precision=precision, seed=seed, device=device, rebind=interactive,
                                      overrides={k: str(v) for k, v in (overrides or {}).items()})
         threads = threads if threads is not None else threads_wanted()
@@ -423,7 +424,8 @@ class Session:
                     kind = plots.Scatter if mark.kind == "scatter" else plots.Line
                     marks.append(kind(arrays[0], arrays[1], x_name=names[0], y_name=names[1]))
         path = self.output_path(item.path) if item.path else None
-        plots.draw(marks, item.title or "", path, stream=self.stdout, span=item.span)
+        draw = self.drawer or plots.draw
+        draw(marks, item.title or "", path, stream=self.stdout, span=item.span)
 
     # ------------------------------------------------------------ training
     def progress(self, total: int, unit: str) -> Progress:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -150,10 +150,7 @@ class Engine(ABC):
         self.number += 1
         self.remember, self.bound = True, set()
         session, said = self.session, len(self.said)
-        session.reporter = Progress
-        if self.settings.curve == "on" and self.terminal.interactive:
-            from dsl.repl.curve import Curve
-            session.reporter = Curve
+        session.reporter = self.reporter()
         before = State.of(session)
         began, compiled = time.perf_counter(), session.compute.compile_seconds
         session.elaborator.followed.clear()
@@ -197,6 +194,13 @@ class Engine(ABC):
         if seconds > SHOWN_SECONDS and self.settings.times == "on" and self.terminal.interactive and not self.done:
             self.remark(f"{duration(seconds)}: compile {duration(self.took.compile)}, run {duration(self.took.run)}")
         return fine
+
+    def reporter(self) -> Callable[[int | None, str, IO[str]], Progress]:
+        """How trainings are followed."""
+        if self.settings.curve == "on" and self.terminal.interactive:
+            from dsl.repl.curve import Curve
+            return Curve
+        return Progress
 
     def keeps(self, problem: LrError, before: State) -> bool:
         """Whether a failed entry keeps what it has done: a training has made steps."""

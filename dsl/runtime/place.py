@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any
 
 from dsl.runtime.progress import summary
@@ -31,6 +32,9 @@ class Report:
 
     def __str__(self) -> str:
         return summary(self.epochs, self.steps, self.seconds, self.costs, self.stopped)
+
+    def _repr_html_(self) -> str:
+        return f"<code>{escape(str(self))}</code>"
 
 
 @dataclass(frozen=True)

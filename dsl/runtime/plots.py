@@ -56,6 +56,11 @@ def draw(marks: Sequence[Mark], title: str | None = None, path: str | os.PathLik
     return target
 
 
+def picture(marks: Sequence[Mark], title: str | None = None, kind: str = "png", span: Span | None = None) -> bytes:
+    """The marks over each other as a .png or .svg: its bytes.  Raises `LrError`."""
+    return _picture([checked(mark, span) for mark in marks], title, kind, span)
+
+
 # ---------------------------------------------------------------- pictures
 _BLUE, _ORANGE, _GREEN, _RED, _VIOLET, _BROWN = "#3b6fb6", "#e0792b", "#3d9a5f", "#c6413f", "#8062b0", "#8a6a52"
 _COLORS = (_BLUE, _ORANGE, _GREEN, _RED, _VIOLET, _BROWN)
