@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 COMPILE := $(BIN)/python -m compileall -q dsl
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check golden bench gpu dev clean
+.PHONY: help run test fuzz check docs golden bench gpu dev clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ fuzz: $(VENV)/.has-test  ## compare 5,000 random programs on all backends (ARGS=
 check: $(VENV)/.has-dev  ## ruff everywhere, mypy --strict on dsl/
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.has-docs  ## build the documentation into build/docs (open build/docs/index.html)
+	@$(COMPILE)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs $(ARGS)
 
 golden: $(VENV)/.has-test  ## rewrite tests/golden from what the code prints now; read the diff before committing
 	$(BIN)/python -m pytest -q --update-golden $(ARGS)
@@ -58,9 +62,13 @@ $(VENV)/.has-test: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.has-run
 
+$(VENV)/.has-docs: pyproject.toml | $(BIN)/python
+	$(PIP) -e '.[docs]'
+	@touch $@ $(VENV)/.has-run
+
 $(VENV)/.has-dev: pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[dev]'
-	@touch $@ $(VENV)/.has-run $(VENV)/.has-test
+	@touch $@ $(VENV)/.has-run $(VENV)/.has-test $(VENV)/.has-docs
 
 $(BIN)/python:
 	@for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \

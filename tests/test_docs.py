@@ -1,0 +1,68 @@
+"""The documentation says what is true: every example in it runs and shows what stands there."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import documents
+from tests.needs import needs
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_generated" not in p.parts)]
+
+pytestmark = pytest.mark.on_the_cpu
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_examples_of(page, tmp_path, monkeypatch, request):
+    monkeypatch.chdir(tmp_path)
+    failed = documents.run_page(page, tmp_path, request.config.getoption("--update-golden"))
+    assert not failed, "\n\n".join(failed)
+
+
+def test_an_example_that_shows_something_else_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text('```lr\nprint 1 + 1\n```\n\n```text\n3\n```\n\n```python\nprint("a")\n```\n\n```lr\nprint 2  #> 3\n```\n')
+    (tmp_path / "work").mkdir()
+    assert len(documents.run_page(page, tmp_path / "work", False)) == 3
+
+
+# ---------------------------------------------------------------- what is made from elsewhere
+def script_of_the_docs(name, folder):
+
+    specification = importlib.util.spec_from_file_location(name, ROOT / "docs" / folder / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_the_speeds_of_the_readme_are_those_measured():
+    made = script_of_the_docs("speed_table", "_ext").in_readme()
+    assert made == (ROOT / "README.md").read_text(encoding="utf-8"), "python docs/_ext/speed_table.py"
+
+
+def test_pages_are_reached_and_say_nothing_of_this_place():
+    """Every page is in a table of contents, and every link of a page to another file leads to one."""
+    named = set()
+    for page in (ROOT / "docs").rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for contents in re.findall(r"```\{toctree\}\n([\s\S]*?)```", text):
+            named |= {(page.parent / f"{line}.md").resolve() for line in contents.split() if not line.startswith(":")}
+        for link in re.findall(r"\]\(([^)#:]+\.(?:md|svg|png))(?:#[^)]*)?\)", text):
+            assert (page.parent / link).exists() or "_generated" in link or "_generated" in page.parts, f"{page}: {link}"
+    written = {p.resolve() for p in (ROOT / "docs").rglob("*.md") if "_generated" not in p.parts} - {(ROOT / "docs" / "index.md").resolve()}
+    assert written <= named
+
+
+@pytest.mark.child_process
+@pytest.mark.parametrize("name", ["readme"])
+def test_pictures_show_what_is_shown_today(name):
+    needs(importlib.util.find_spec("pyte") is not None, "pyte")
+    pictures = script_of_the_docs("pictures", ".")
+    for file, content in pictures.drawn(name).items():
+        if file.endswith(".svg"):
+            drawn = (ROOT / "docs" / "images" / file).read_text(encoding="utf-8")
+            assert documents.difference(pictures.described(content), pictures.described(drawn)) is None, "python docs/pictures.py"
