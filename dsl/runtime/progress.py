@@ -17,6 +17,7 @@ from time import monotonic
 from types import TracebackType
 from typing import IO
 
+from dsl.colors import wants_color
 from dsl.runtime.terminal import can_write, is_terminal, size_of
 
 REDRAW_SECONDS = 0.1
@@ -42,7 +43,7 @@ class Progress:
         if interactive is None:
             interactive = is_terminal(self.stream) and os.environ.get("TERM", "") != "dumb"
         self.interactive = interactive
-        self.color = interactive and not os.environ.get("NO_COLOR")
+        self.color = interactive and wants_color(self.stream)
         self.blocks = can_write(self.stream, "█░")
         self.started = monotonic()
         self.pause = REDRAW_SECONDS if interactive else FIRST_LINE_SECONDS

@@ -1,7 +1,7 @@
 """What a terminal can show, and how wide text is on it.
 
 In: a stream.  Out: `Terminal`: its size, how many colours it has, whether it takes more than ASCII, whether what is written can be
-redrawn.  NO_COLOR and TERM=dumb are heeded; COLUMNS and LINES are believed.
+redrawn.  Whether there are colours is decided by `colors`; COLUMNS and LINES are believed.
 """
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import IO
 
+from dsl.colors import wants_color
 from dsl.record import record
 
 WIDTH, HEIGHT = 80, 24
@@ -51,7 +52,7 @@ def terminal_of(stream: IO[str], environment: Mapping[str, str] = os.environ) ->
     columns, lines = size_of(stream, environment)
     interactive = is_terminal(stream) and environment.get("TERM", "") != "dumb"
     colors = 0
-    if interactive and not environment.get("NO_COLOR"):
+    if wants_color(stream, environment):
         true = environment.get("COLORTERM", "").lower() in ("truecolor", "24bit")
         colors = TRUE if true else MANY if "256" in environment.get("TERM", "") else BASIC
     return Terminal(columns, lines, colors, can_write(stream, "⣿█┤·"), interactive)
