@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -92,9 +93,7 @@ class Prompt:
         try:
             import dsl.highlight
             repl = engine(self.options, self.settings, echo=True)
-            import importlib.util
-            if importlib.util.find_spec("dsl.repl.complete"):
-                import dsl.repl.complete
+            import dsl.repl.completer
             import dsl.syntax.table
             dsl.syntax.table.load_table()
             self.loaded = repl
@@ -143,12 +142,13 @@ class Prompt:
                 sys.stderr.write(f"{problem}\n")
                 return 2
             try:
-                for entry in entries:
-                    if several:
-                        out.write(reader.PROMPT + entry.replace("\n", "\n" + reader.CONTINUATION) + "\n")
-                    repl.run(entry)
-                    if repl.done:
-                        return 0
+                with unechoed():
+                    for entry in entries:
+                        if several:
+                            out.write(reader.PROMPT + entry.replace("\n", "\n" + reader.CONTINUATION) + "\n")
+                        repl.run(entry)
+                        if repl.done:
+                            return 0
             except KeyboardInterrupt:
                 out.write("\n")
             self.follow()
@@ -210,14 +210,15 @@ class Prompt:
         buffer = self.session.default_buffer
         signature = self.signature(repl, buffer) if "(" in buffer.text else None
         if signature:
-            return [("", f" {signature}")]
+            before, now, after = signature
+            return [("", f" {before}"), ("bold", now), ("", after)]
         return [("", " " + " · ".join(figures(repl)))]
 
-    def signature(self, repl: Repl, buffer: Buffer) -> str | None:
-        """Of the call that the cursor stands in."""
-        from dsl.repl.complete import signature_at
+    def signature(self, repl: Repl, buffer: Buffer) -> tuple[str, str, str] | None:
+        """Of the call that the cursor stands in: before, at and after the argument that is typed."""
         try:
-            return signature_at(repl.session, buffer.text, buffer.cursor_position)
+            from dsl.repl.signature import signature_parts
+            return signature_parts(repl.session, buffer.text, buffer.cursor_position)
         except Exception:                                    # as for the menu
             if "LR_TRACEBACK" in os.environ:
                 raise
@@ -323,6 +324,24 @@ class Prompt:
         buffer.insert_text(text)
 
 
+@contextmanager
+def unechoed() -> Iterator[None]:
+    """What is typed while an entry runs waits for the next prompt, and does not stand in the middle of what is drawn."""
+    try:
+        import termios
+        before = termios.tcgetattr(sys.stdin)
+        quiet = list(before)
+        quiet[3] = before[3] & ~termios.ECHO
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    except (ImportError, OSError, ValueError, termios.error):
+        yield
+        return
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+
+
 def figures(repl: Repl) -> list[str]:
     """What the toolbar says of a session: device, precision, sizes, memory, the last time."""
     from dsl.runtime.profile import amount
@@ -381,8 +400,8 @@ def completer(prompt: Prompt) -> Any:
                 return
             try:
                 if self.inner is None:
-                    from dsl.repl.complete import LrCompleter
-                    self.inner = LrCompleter(prompt.loaded.session)
+                    from dsl.repl.completer import LrCompleter
+                    self.inner = LrCompleter(lambda: prompt.repl.session)
                 yield from self.inner.get_completions(document, complete_event)
             except Exception:                                # a menu that is missing must not keep anybody from typing
                 if "LR_TRACEBACK" in os.environ:

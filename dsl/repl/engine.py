@@ -158,12 +158,17 @@ class Engine(ABC):
         try:
             self.execute(text, f"<entry {self.number}>")
             fine = True
+        except Interrupted as problem:
+            kept_steps = self.keeps(before)
+            if not kept_steps:
+                self.restore(before, said)
+            self.remark("; ".join([problem.message, *problem.diagnostic.notes, *(["`train` goes on from there"] if kept_steps else [])]))
         except LrError as problem:
             self.report(problem.diagnostics)
-            if self.keeps(problem, before):
-                self.partly(problem)
-            else:
+            if not self.keeps(before):
                 self.restore(before, said)
+            elif not isinstance(problem, Diverged):
+                self.remark("what came before it in this entry has been done")
         except KeyboardInterrupt:
             self.restore(before, said)
             self.remark("interrupted: nothing has changed")
@@ -202,16 +207,10 @@ class Engine(ABC):
             return Curve
         return Progress
 
-    def keeps(self, problem: LrError, before: State) -> bool:
+    def keeps(self, before: State) -> bool:
         """Whether a failed entry keeps what it has done: a training has made steps."""
-        made = self.session.steps_before != before.parts[0][1]["steps_before"]
-        return made or (isinstance(problem, Interrupted) and getattr(self.session, "paused", None) is not None)
-
-    def partly(self, problem: LrError) -> None:
-        if isinstance(problem, Interrupted) and getattr(self.session, "paused", None) is not None:
-            self.remark("`train` goes on from there")
-        elif not isinstance(problem, Diverged | Interrupted):
-            self.remark("what came before it in this entry has been done")
+        steps: int = before.parts[0][1]["steps_before"]
+        return self.session.steps_before != steps
 
     def restore(self, state: State, said: int) -> None:
         state.restore(self.session)
