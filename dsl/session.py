@@ -506,8 +506,11 @@ class Session:
 
     def write_checkpoint(self, plan: program.Train, place: Place, best: Mapping[LeafKey, Any] | None) -> None:
         from dsl.runtime import checkpoint
+        from dsl.runtime.files import clear_parts
         assert plan.checkpoint is not None
         path = self.output_path(plan.checkpoint.path)
+        if path not in self.written:
+            clear_parts(path)
         checkpoint.write_checkpoint(self, path, plan, place, best)
         self.written.add(path)
         if checkpoint.position(self, plan) is not None:

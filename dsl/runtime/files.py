@@ -7,9 +7,11 @@ name, flushed to the disk and renamed, so that a reader or a crash never meets h
 """
 from __future__ import annotations
 
+import glob
 import io
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -106,6 +108,25 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], span: Span |
         _flush_directory(path.parent)
     except (OSError, ValueError) as trouble:            # ValueError: a zero byte in the path
         raise _cannot_write(path, trouble, span) from None
+
+
+def clear_parts(path: Path) -> None:
+    """Takes away what writers of this file had begun that were killed."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = part.name.removesuffix(".part").rpartition(".")[2]
+        if number.isdigit() and not _alive(int(number)):
+            with suppress(OSError):
+                part.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _flush_directory(directory: Path) -> None:

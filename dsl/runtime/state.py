@@ -223,8 +223,9 @@ def leaf_words(node: Node | None, known: Mapping[str, int]) -> str:
     if node is None:
         return "–"
     shape: Shape = node.shape
-    facts = [f"{s.name} = {known[s.name]}" for d in shape for s in d.sizes() if s.named and s.value is None and s.name in known]
-    return ", ".join([type_words(shape, node.dtype), *dict.fromkeys(facts)])
+    sizes = {s.name: s.value if s.value is not None else known.get(s.name) for d in shape for s in d.sizes() if s.named}
+    facts = [f"{name} = {value}" for name, value in sizes.items() if value is not None]
+    return ", ".join([type_words(shape, node.dtype), *facts])
 
 
 def type_words(shape: Sequence[Any], dtype: str) -> str:
