@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 COMPILE := $(BIN)/python -m compileall -q dsl
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz check docs golden bench gpu dev clean
+.PHONY: help run test fuzz soak check docs golden bench gpu dev clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: $(VENV)/.has-test  ## run the tests (ARGS="-k grad" passes options on, JOB
 
 fuzz: $(VENV)/.has-test  ## compare 5,000 random programs on all backends (ARGS="--count 200 --seed 9000")
 	$(BIN)/python tests/fuzz.py --jobs $(JOBS) --sanitize $(ARGS)
+
+soak: $(VENV)/.has-test  ## kill a training 100 times; it must end as if it had never stopped (ARGS="--kills 20 --device numpy")
+	@$(COMPILE)
+	$(BIN)/python -m tests.soak_resume $(ARGS)
 
 check: $(VENV)/.has-dev  ## ruff everywhere, mypy --strict on dsl/
 	$(BIN)/ruff check .
