@@ -14,7 +14,7 @@ BINDERS = frozenset(("EQUAL", "ARROW"))
 
 # How loosely what a break parts is bound; a line is broken after operators and commas, and before the words of clauses.
 BEFORE = {**dict.fromkeys("OVER BATCH DROP_LAST SHUFFLE OF UNTIL WRT EXCEPT USING WITH REPORT TITLE TO".split(), 0.0),
-          **dict.fromkeys("FOR WHILE MAX".split(), 2.0), **dict.fromkeys("THEN ELSE".split(), 3.0)}
+          **dict.fromkeys("FOR WHILE MAX".split(), 2.0), "ELSE": 3.0, "THEN": 3.5}
 AFTER = {"COMMA": 1.0, "COLON": 2.0, "OR": 4.0, "AND": 5.0,
          **dict.fromkeys("LESS LESS_EQUAL MORE MORE_EQUAL EQUAL_EQUAL UNEQUAL".split(), 6.0), **dict.fromkeys(SIGNS, 7.0),
          **dict.fromkeys("STAR SLASH FLOOR PERCENT AT".split(), 8.0)}
