@@ -4,7 +4,7 @@ In: nothing.  Out: `docs/images/*.svg` and `.png`.  Each terminal is a real one 
 is put into the SVG with its colours.  What was shown stands in the picture's `<desc>` too, so that a test can compare it with what is
 shown today.
 
-    python docs/pictures.py [NAME …]
+    python docs/pictures.py [--to FOLDER] [NAME …]
 """
 from __future__ import annotations
 
@@ -264,12 +264,15 @@ def described(picture: str) -> str:
 
 
 def main(names: Sequence[str]) -> None:
-    IMAGES.mkdir(exist_ok=True)
+    images = IMAGES
+    if names[:1] == ["--to"]:
+        images, names = Path(names[1]), names[2:]
+    images.mkdir(exist_ok=True)
     for name in names or PICTURES:
         for file, content in drawn(name).items():
-            place = IMAGES / file
+            place = images / file
             place.write_bytes(content) if isinstance(content, bytes) else place.write_text(content, encoding="utf-8")
-            print(place.relative_to(ROOT))
+            print(place)
 
 
 if __name__ == "__main__":
