@@ -39,7 +39,7 @@ check: $(VENV)/.has-dev  ## ruff everywhere, mypy --strict on dsl/
 
 docs: $(VENV)/.has-docs  ## build the documentation into build/docs (open build/docs/index.html)
 	@$(COMPILE)
-	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs $(ARGS)
+	$(BIN)/python -m sphinx -W --keep-going -E -a -q -b html -d build/doctrees docs build/docs $(ARGS)
 
 golden: $(VENV)/.has-test  ## rewrite tests/golden from what the code prints now; read the diff before committing
 	$(BIN)/python -m pytest -q --update-golden $(ARGS)

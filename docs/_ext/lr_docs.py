@@ -58,15 +58,20 @@ def docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: l
     found: list[str] = []
     for block in blocks_of(lines):
         if not block[0].startswith(" "):
-            found += [re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", "\n".join(block)), ""]
+            found += [marked("\n".join(block)), ""]
         elif re.match(r"\s+\S.*?\s{2,}\S", block[0]):
             for line in block:
                 head = re.match(r"(?:    ){1,2}(\S.*?)\s{2,}(\S.*)$", line)
-                found.append(f":{head[1]}: {head[2]}" if head else "    " + line.strip())
+                found.append(f":{head[1]}: {marked(head[2])}" if head else "    " + marked(line.strip()))
             found.append("")
         else:
             found += ["::", "", *block, ""]
     lines[:] = "\n".join(found).split("\n")
+
+
+def marked(text: str) -> str:
+    """Code in double backticks, which a letter may follow."""
+    return re.sub(r"(?<=\S)``(?=\w)", r"``\\ ", re.sub(r"(?<![`\w])`([^`]+)`(?!`)", r"``\1``", text)) if "``" not in text else text
 
 
 def blocks_of(lines: list[str]) -> list[list[str]]:
