@@ -46,20 +46,20 @@ class Borrowed:
     # ------------------------------------------------------------ when
     def renew(self) -> None:
         """What Python has assigned anew since.  Raises `LrError` if it, or what depends on it, is not right any more."""
-        for name, symbol in list(self.session.elaborator.scope.maps[0].items()):
-            if symbol in self.objects and name in self.names:
-                value = self.names[name]
-                if value is not self.objects[symbol] and is_data(value):
-                    self.bind(name, value)
+        scope = self.session.elaborator.scope.maps[0]
+        mine = {name: self.objects[symbol] for name, symbol in scope.items() if symbol in self.objects and name in self.names}
+        self.bind([name for name, value in mine.items() if self.names[name] is not value and is_data(self.names[name])])
 
     def borrow(self, statements: Sequence[ast.Statement]) -> None:
         """What these statements use and only Python knows.  Raises `LrError`."""
         bound: set[str] = set()
+        due: dict[str, None] = {}
         for statement in statements:
             for name in free_names(statement):
                 if name in self.names and name not in bound and is_data(self.names[name]) and self.due(name, self.names[name]):
-                    self.bind(name, self.names[name])
+                    due[name] = None
             bound |= {i.id for i in bound_names(statement)}
+        self.bind(list(due))
 
     def due(self, name: str, value: Any) -> bool:
         """Whether a name is to be bound: nobody has, or its object holds other values than when it was."""
@@ -67,16 +67,25 @@ class Borrowed:
         return name not in FUNCTIONS if symbol is None else symbol in self.objects and self.changed(symbol, value)
 
     # ------------------------------------------------------------ how
-    def bind(self, name: str, value: Any) -> None:
-        session = self.session
-        session.given_data[name] = self.taken(name, value)
-        ident = ast.Ident(name, span=Span(Source(PYTHON, name), 0, len(name)))
+    def bind(self, names: Sequence[str]) -> None:
+        """All at once: what depends on several of them is elaborated again when all have their new values."""
+        if not names:
+            return
+        session, values = self.session, {name: self.names[name] for name in names}
+        source = Source(PYTHON, "\n".join(names))
+        statements = []
+        for number, name in enumerate(names):
+            start = source.line_starts[number]
+            span = Span(source, start, start + len(name))
+            statements.append(ast.Data((ast.Ident(name, span=span),), ast.Name(name, span=span), span=span))
+        session.given_data.update({name: self.taken(name, value) for name, value in values.items()})
         try:
-            session.accept(ident.span.source, [ast.Data((ident,), ast.Name(name, span=ident.span), span=ident.span)])
+            session.accept(source, statements)
         finally:
-            del session.given_data[name]
-        self.objects[session.elaborator.scope[name]] = value
-        self.latest.add(name)
+            for name in names:
+                session.given_data.pop(name, None)
+        self.objects.update({session.elaborator.scope[name]: value for name, value in values.items()})
+        self.latest |= values.keys()
 
     def taken(self, name: str, value: Any) -> Any:
         return as_given(name, value, self.session.compute.gpu.receiver, table=True)

@@ -8,25 +8,25 @@ from __future__ import annotations
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from dsl.backends.cuda.memory import on_host
-from dsl.errors import Diagnostic, LrError, Source, Span, as_html
+from dsl.errors import Diagnostic, Interrupted, LrError, Source, Span, as_html
 from dsl.notebook.borrowed import Borrowed, no_name
 from dsl.notebook.html import progress_html, text_html, value_html
 from dsl.repl.commands import Repl
 from dsl.repl.curve import Curve
-from dsl.repl.state import State
 from dsl.runtime.marks import Mark, legend_name
 from dsl.runtime.progress import Cost, Progress
 from dsl.runtime.summary import summarize
 from dsl.syntax import ast
 from dsl.syntax.values import Value
 
-CORNER = 5
+CORNER = 4
 """Elements of a long axis that are shown at each end."""
 PIXELS = 640
 """How wide a plot is shown; it is drawn half as large again, for fine screens."""
@@ -43,13 +43,13 @@ class Output:
 
 
 class Cell(Repl):
-    """`rich`: whether the front end shows HTML and pictures; a terminal does not."""
+    """`rich`: whether the front end shows HTML and pictures, which a terminal does not; `count`: the number of the cell."""
 
-    def __init__(self, names: Mapping[str, Any], rich: bool, **options: Any) -> None:
+    def __init__(self, names: Mapping[str, Any], rich: bool, count: Callable[[], int], **options: Any) -> None:
         out: Any = Output("stdout")
         err: Any = out if rich else Output("stderr")         # a notebook sets standard error off, like something that went wrong
         super().__init__(out, err, **options)
-        self.rich = rich
+        self.rich, self.count = rich, count
         self.settings.times = "off"
         self.session.comparing = True
         self.borrowed = Borrowed(self.session, names)
@@ -63,13 +63,20 @@ class Cell(Repl):
     # ------------------------------------------------------------ cells
     def cell(self, text: str) -> None:
         """Raises what a notebook is to stop at."""
-        self.problem = None
         fine = self.run(text)
-        problem, self.problem = self.problem, None
+        problem = self.failure()
+        if isinstance(problem, Interrupted) and self.session.paused is not None:
+            first, *rest = problem.diagnostics
+            problem = Interrupted(replace(first, notes=(*first.notes, "`train` goes on from there")), *rest)
         if problem is not None:
             raise no_name(problem, self.borrowed.names).with_traceback(None) from None
         if not fine:
             raise KeyboardInterrupt
+
+    def failure(self) -> LrError | None:
+        """What the entry failed with, which is forgotten with this."""
+        found, self.problem = self.problem, None
+        return found
 
     def asked_for(self, text: str) -> Any:
         """The value of the expression that a text ends in, None without one."""
@@ -81,29 +88,31 @@ class Cell(Repl):
             self.value, self.asked = None, False
 
     def execute(self, text: str, name: str, place: str | None = None) -> None:
-        self.borrowed.renew()
-        super().execute(text, name.replace("<entry", "<cell"), place)
+        try:
+            self.borrowed.renew()
+            super().execute(text, name if place else f"<cell {self.count()}>", place)
+        except LrError as problem:                           # what is raised in the end, of its own kind
+            self.problem = problem
+            raise
 
     def statements(self, source: Source, typed: Sequence[ast.Statement]) -> None:
         self.borrowed.borrow(typed)
         self.bound |= self.borrowed.just_bound()
         super().statements(source, typed)
 
-    def keeps(self, problem: LrError, before: State) -> bool:
-        self.problem = problem
-        return super().keeps(problem, before)
-
     # ------------------------------------------------------------ what is shown
     def report(self, diagnostics: Sequence[Diagnostic]) -> None:
         """Warnings are shown here, errors where the cell ends."""
         errors = [d for d in diagnostics if d.severity == "error"]
-        if errors:
+        if errors and self.problem is None:
             self.problem = LrError(*errors)
         for one in diagnostics:
             if one not in errors:
                 self.display(one.render(self.colored), as_html(one.render(color=True)))
 
     def remark(self, text: str) -> None:
+        if isinstance(self.problem, Interrupted):            # the error says it
+            return
         if self.rich:
             self.display(text, text_html(text))
         else:
@@ -151,7 +160,7 @@ class Cell(Repl):
             plots.draw(marks, title, None, stream=stream, span=span)
             return
         words = title or ", ".join(filter(None, map(legend_name, marks)))
-        show({"text/plain": f"plot: {words}", "image/png": b64encode(data).decode()}, {"image/png": {"width": PIXELS}})
+        show({"text/plain": f"plot: {words}", "image/png": b64encode(data).decode()}, {"image/png": {"width": PIXELS, "alt": words}})
 
     def reporter(self) -> Callable[[int | None, str, IO[str]], Progress]:
         return Following if self.rich else super().reporter()

@@ -23,7 +23,7 @@ from dsl.runtime.terminal import Terminal
 RED, BLUE, AMBER = HTML_COLORS["31"], HTML_COLORS["34"], HTML_COLORS["33"]
 SERIES = (BLUE, AMBER, HTML_COLORS["32"], HTML_COLORS["36"], RED)
 WIDE = Terminal(columns=10_000)
-DIGITS = 6
+DIGITS = 5
 LONGEST_TEXT = 80
 WIDTH, HEIGHT = 150.0, 26.0
 """Of a curve beside a line of text, in pixels."""
@@ -143,7 +143,7 @@ def _line(cells: Sequence[str], tag: str = "td", left: Sequence[bool] = ()) -> s
 
 
 def _cell(item: Any, text: str = "") -> str:
-    """A number with six digits unless another `text` is told, red where it is none; a text as it is."""
+    """A number with five digits unless another `text` is told, red where it is none; a text as it is."""
     if isinstance(item, float | np.floating):
         if not isfinite(item):
             return f'<span style="color:{RED}">{float(item)}</span>'

@@ -94,7 +94,7 @@ class LrMagics:
         if found is not None and not fresh:
             self.check(name, found, given)
         else:
-            found = Cell(self.shell.user_ns, hasattr(self.shell, "kernel"), **given)
+            found = Cell(self.shell.user_ns, hasattr(self.shell, "kernel"), lambda: int(self.shell.execution_count), **given)
             self.cells[name] = found
             self.offer(name, found)
         self.current = name
