@@ -146,6 +146,7 @@ def test_nothing_races_and_nothing_is_outside(case, watched_functions):
 def test_runs_of_more_than_one_stride(name, all_functions, monkeypatch):
     """With few runs, their lanes and slices take many turns."""
     monkeypatch.setattr(runs, "MOST_RUNS", 3)
+    monkeypatch.setattr(runs, "MOST_ROW_RUNS", 3)
     monkeypatch.setattr(runs, "MOST_SLICES", 37)
     monkeypatch.setattr(runs, "MOST_PARTIALS", 0)
     case = BY_NAME[name]
@@ -157,8 +158,8 @@ def test_runs_of_more_than_one_stride(name, all_functions, monkeypatch):
 
 def test_runs_depend_on_the_extents_alone():
     assert [runs.run_count("threads", length) for length in (0, 1, 32, 33, 5000, 10**5, 10**9)] == [0, 1, 1, 2, 64, 196, runs.MOST_RUNS]
-    assert [runs.run_count("warps", length, 3) for length in (0, 1, 64, 1000, 10**4, 10**9)] == [0, 1, 64, 64, 625, runs.MOST_RUNS]
-    assert [runs.run_count("columns", length, 3) for length in (0, 1, 64, 1000, 10**4, 10**9)] == [0, 1, 64, 64, 157, runs.MOST_RUNS]
+    assert [runs.run_count("warps", length, 3) for length in (0, 1, 64, 1000, 10**4, 10**9)] == [0, 1, 64, 64, 625, runs.MOST_ROW_RUNS]
+    assert [runs.run_count("columns", length, 3) for length in (0, 1, 64, 1000, 10**4, 10**9)] == [0, 1, 64, 64, 157, runs.MOST_ROW_RUNS]
     assert [runs.run_count("slices", length, 3) for length in (0, 1, 1000, 10**9)] == [0, 1, 1000, runs.MOST_SLICES]
     assert runs.run_count("slices", 10**9, 10**6) == runs.LANES                 # memory for 128 slices, not for 16384
 
@@ -603,6 +604,7 @@ RACES = {
 @pytest.fixture
 def few_runs(monkeypatch):
     monkeypatch.setattr(runs, "MOST_RUNS", 6)
+    monkeypatch.setattr(runs, "MOST_ROW_RUNS", 6)
     monkeypatch.setattr(runs, "MOST_SLICES", 37)
     monkeypatch.setattr(runs, "MOST_PARTIALS", 0)
 

@@ -41,6 +41,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from dsl.ir.types import Dim, DType
 from dsl.machine.expr import Buffer, Expr, Extent, Load, Ref, ref, walk
@@ -269,7 +270,17 @@ def own_buffers(s: Stmt) -> list[Buffer]:
 
 
 def size_names(program: Program) -> tuple[str, ...]:
-    """The size variables that are parameters of the program, sorted."""
+    """The size variables that are parameters of the program, sorted; looked for once."""
+    found = _sizes.get(program)
+    if found is None:
+        found = _sizes[program] = _size_names(program)
+    return found
+
+
+_sizes: WeakKeyDictionary[Program, tuple[str, ...]] = WeakKeyDictionary()
+
+
+def _size_names(program: Program) -> tuple[str, ...]:
     dims: set[Dim] = set()
     for b in (*program.buffers, *buffers_of(program.body)):
         dims.update(b.shape)

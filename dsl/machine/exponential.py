@@ -23,7 +23,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dsl.machine.expr import Expr, fma, select
+from dsl.machine.expr import Expr, const, fma, select
 from dsl.machine.formats import (
     INF,
     NAN,
@@ -36,6 +36,7 @@ from dsl.machine.formats import (
     isnan,
     polynomial,
     power_of_two,
+    ratio,
 )
 
 
@@ -113,12 +114,12 @@ def tanh(x: Expr) -> Expr:
     form, c = format_of(x), CONSTANTS[x.dtype]
     a = absolute(x)
     power, _, p = reduce_exponential(at_least(a * -2.0, c.minus_one), form.number(0))
-    return copysign(fma(power, p, power - 1) / fma(power, p, power + 1), x)
+    return copysign(ratio(fma(power, p, power - 1), fma(power, p, power + 1)), x)
 
 
 def sigmoid(x: Expr) -> Expr:
     e = exp_of_negative(-absolute(x))
-    return select(x >= 0, 1.0, e) / (e + 1)
+    return ratio(select(x >= 0, const(1, x.dtype), e), e + 1)
 
 
 # ---------------------------------------------------------------- log x

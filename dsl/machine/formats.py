@@ -41,6 +41,11 @@ def absolute(x: Expr) -> Expr:
     return apply("abs", x)
 
 
+def ratio(a: Expr, b: Expr) -> Expr:
+    """a / b where b is in [2^-20, 2^20], and so is the result if it is not 0 or nan; by 1 anything may be divided."""
+    return apply("ratio", a, b)
+
+
 def copysign(x: Expr, sign: Expr) -> Expr:
     return apply("copysign", x, sign)
 

@@ -90,6 +90,7 @@ row("add", np.add,      {"float": "fadd {t} {0}, {1}", "int": "add {t} {0}, {1}"
 row("sub", np.subtract, {"float": "fsub {t} {0}, {1}", "int": "sub {t} {0}, {1}"}, {"float": "{0} - {1}", "int": "lr_sub({0}, {1})"}, "a - b")
 row("mul", np.multiply, {"float": "fmul {t} {0}, {1}", "int": "mul {t} {0}, {1}"}, {"float": "{0} * {1}", "int": "lr_mul({0}, {1})"}, "a * b")
 row("div", np.divide,   {"float": "fdiv {t} {0}, {1}"}, {"float": "{0} / {1}"}, "a / b")
+row("ratio", np.divide, {"float": "fdiv {t} {0}, {1}"}, {"float": "lr_ratio({0}, {1})"}, "a / b, b and the result neither tiny nor huge")
 row("neg", np.negative, {"float": "fneg {t} {0}", "int": "sub {t} 0, {0}"}, {"float": "-{0}", "int": "lr_neg({0})"}, "-a")
 row("fma", fused.fma,       {"float": "call {t} @llvm.fma.{s}({t} {0}, {t} {1}, {t} {2})"}, {"float": "fma{f}({0}, {1}, {2})"}, "a * b + c, rounded once")
 row("abs", np.abs,      {"float": "call {t} @llvm.fabs.{s}({t} {0})", "int": "call {t} @llvm.abs.{s}({t} {0}, i1 false)"}, {"float": "fabs{f}({0})", "int": "lr_abs({0})"}, "|a|")

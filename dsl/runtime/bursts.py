@@ -59,8 +59,8 @@ FIRST = 20_000_000
 """Scalar operations of the first burst, whose speed is not known yet."""
 PYTHON = "<python>"
 """The source of statements that are made in Python."""
-FIRST_LAUNCHED = 8
-"""Steps of the first burst where the host launches each kernel: what that takes does not follow from the operations."""
+FIRST_PART = 0.25
+"""Of `SECONDS`, for the first burst on a GPU, by what a step is expected to take there."""
 
 
 def graphs_of(functions: Sequence[StepFunction]) -> tuple[GroupGraphs, ...]:
@@ -94,8 +94,10 @@ class Bursts:
         self.last = np.zeros(len(self.watched))
         self.outcome = np.zeros(2, np.int64)
         self.order: Any = None
-        estimate = max(1, operations(self.made.program, self.sizes(driver.rows)))
-        self.burst = max(1, min(FIRST // estimate, 1 << 20)) if self.keep is None else FIRST_LAUNCHED
+        sizes = self.sizes(driver.rows)
+        expected: Callable[[Any], float] | None = getattr(self.native, "expected", None)
+        self.burst = max(1, min(int(FIRST_PART * SECONDS / expected(sizes)), 1 << 20)) if expected else \
+            max(1, min(FIRST // max(1, operations(self.made.program, sizes)), 1 << 20))
         self.feeds = feeds
         names = {key: i for i, key in enumerate(driver.targets)}
         self.places = [names[leaf_key(n)] for n in self.made.state]

@@ -27,10 +27,12 @@ LATENCY = 6                      # cycles from an operation to the next that nee
 BUSY = 0.5                       # of a processor's lanes, at best, in code that is not only arithmetic
 LANES = 128                      # operations of a processor in a cycle
 BLOCK_BYTES = 64                 # that a processor moves in a cycle, from L1 and L2
-BLOCK_WAIT, GRID_WAIT = 0.15e-6, 1.5e-6
-LAUNCH, ANSWER = 8e-6, 15e-6     # seconds of the host for a launch, and until it has an answer
+BLOCK_WAIT, GRID_WAIT = 0.4e-6, 2.5e-6
+LAUNCH, ANSWER = 30e-6, 15e-6    # seconds of the host for a launch, and until it has an answer
 BEGIN = 50e-6                    # and to tell one kernel where all its arrays are
-OURS, CUBLAS = 0.25, 0.75        # of the peak in products, by our own code and by cuBLAS
+OURS, CUBLAS = 0.1, 0.75         # of the peak in products, by our own code and by cuBLAS
+ROW, WARPS = 1000, 16            # cycles of a warp for an iteration that is a warp's, and how many of them a processor has at work
+TERM, FAR_TERM = 12, 40          # cycles for each term that a product adds up, of arrays in near memory and in far
 MOST_THREADS = 512
 
 
@@ -92,6 +94,12 @@ def _width(part: Part, sizes: Mapping[str, int]) -> int:
             return 1
 
 
+def _rows(part: Part, sizes: Mapping[str, int]) -> int:
+    """How many iterations are a warp's each."""
+    kernel = part.statement
+    return value(turns(kernel.extent), sizes) if isinstance(kernel, Kernel) and form_of(kernel, {})[0] == "warps" else 0
+
+
 def _arithmetic(part: Part, sizes: Mapping[str, int], lanes: float, figures: Figures) -> float:
     rate = min(_width(part, sizes) / LATENCY, lanes * BUSY) * figures.clock
     return value(part.each.operations, sizes) / rate
@@ -111,8 +119,11 @@ def _part(part: Part, sizes: Mapping[str, int], figures: Figures, processors: in
     bandwidth = BLOCK_BYTES * figures.clock if processors == 1 else figures.bandwidth
     if part.statement is None:
         return _arithmetic(part, sizes, LANES, figures)
-    work = _multiplied(part, sizes, processors, figures, OURS) if isinstance(part.statement, Product) else \
-        _arithmetic(part, sizes, processors * LANES, figures)
+    if isinstance(part.statement, Product):
+        terms = value(part.statement.a.shape[0 if part.statement.a_transposed else 1], sizes)
+        work = max(_multiplied(part, sizes, processors, figures, OURS), terms * (TERM if processors == 1 else FAR_TERM) / figures.clock)
+    else:
+        work = max(_arithmetic(part, sizes, processors * LANES, figures), _rows(part, sizes) / (processors * WARPS) * ROW / figures.clock)
     waits = 1 + (isinstance(part.statement, Kernel) and bool(part.statement.totals))
     return max(work, _bytes(part, sizes) / bandwidth) + waits * (BLOCK_WAIT if processors == 1 else GRID_WAIT)
 

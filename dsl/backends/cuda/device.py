@@ -100,6 +100,9 @@ class CupyLauncher:
     def address(self, of: Any) -> int:
         return int(of.data.ptr)
 
+    def queue(self) -> int:
+        return int(self.cupy.cuda.get_current_stream().ptr)
+
     @told
     def upload(self, place: Place, values: Array) -> None:
         self.array(place).set(np.ascontiguousarray(values, dtype=place.dtype).reshape(place.shape))

@@ -69,6 +69,11 @@ class GpuProgram:
             found = self.choices[key] = choose(self.program, sizes, self.launcher.figures, self.stays)
         return found
 
+    def expected(self, sizes: Mapping[str, int]) -> float:
+        """Seconds of a step, by estimate."""
+        choice = self.choice(sizes)
+        return choice.seconds[choice.way]
+
     def __call__(self, arrays: Sequence[Any], scalars: Sequence[Any], sizes: Mapping[str, int]) -> bool:
         """Runs the program: `arrays` are the passed buffers in order, written in place.  Whether a fault was flagged."""
         choice = self.choice(sizes)

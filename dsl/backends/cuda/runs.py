@@ -23,7 +23,10 @@ WARP = 32
 LANES = 128                      # threads of a block, in every kernel that is launched by itself
 FEW_RUNS = 64                    # so many are made before a run gets more than one iteration a lane
 LONG_RUN = 512                   # iterations of a run, before there are more of them than that
-MOST_RUNS = 8448                 # 132 processors of 64 warps each
+MOST_RUNS = 4224                 # 132 processors of 32 warps each: more read no faster, and have to be added up
+MOST_ROW_RUNS = 2112             # the same where totals are arrays or an iteration is a row
+EACH, EACH_OF_DEAR = 4, 32       # elements of a thread, where nothing is added up: more wait for memory, fewer begin too often,
+DEAR = 40                        # which matters from so many operations an element on
 MOST_SLICES = 1 << 14            # slices are threads, so there may be more of them,
 ROWS: dict[Form, int] = {"warps": 16, "columns": 64}
 """Iterations of a run, before there are more of them than that."""
@@ -34,6 +37,6 @@ def run_count(form: Form, extent: int, elements: int = 1) -> int:
     """The runs of a kernel of `extent` iterations whose totals have `elements` elements together."""
     if form == "threads":
         return min(-(-extent // WARP), max(FEW_RUNS, -(-extent // LONG_RUN)), MOST_RUNS)
-    most = MOST_SLICES if form == "slices" else MOST_RUNS
+    most = MOST_SLICES if form == "slices" else MOST_ROW_RUNS
     enough = extent if form == "slices" else max(FEW_RUNS, -(-extent // ROWS[form]))
     return max(0, min(extent, enough, most, max(LANES, MOST_PARTIALS // max(elements, 1))))

@@ -13,7 +13,7 @@ __device__ inline double lr_warp_add_float64(double value) {
 
 // `add` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
 __device__ inline double lr_runs_add_float64(const double* of_run, long long runs, long long step, double total) {
-    #pragma unroll 4
+    #pragma unroll 8
     for (long long run = threadIdx.x % 32; run < runs; run += 32) total += of_run[run * step];
     return lr_warp_add_float64(total);
 }
@@ -29,7 +29,7 @@ __device__ inline long long lr_warp_add_int64(long long value) {
 
 // `add` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
 __device__ inline long long lr_runs_add_int64(const long long* of_run, long long runs, long long step, long long total) {
-    #pragma unroll 4
+    #pragma unroll 8
     for (long long run = threadIdx.x % 32; run < runs; run += 32) total = lr_add(total, of_run[run * step]);
     return lr_warp_add_int64(total);
 }
@@ -45,7 +45,7 @@ __device__ inline int lr_warp_maximum_int32(int value) {
 
 // `maximum` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
 __device__ inline int lr_runs_maximum_int32(const int* of_run, long long runs, long long step, int total) {
-    #pragma unroll 4
+    #pragma unroll 8
     for (long long run = threadIdx.x % 32; run < runs; run += 32) total = max(total, of_run[run * step]);
     return lr_warp_maximum_int32(total);
 }

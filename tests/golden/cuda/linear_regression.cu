@@ -17,7 +17,7 @@ __device__ inline double lr_warp_add_float64(double value) {
 
 // `add` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
 __device__ inline double lr_runs_add_float64(const double* of_run, long long runs, long long step, double total) {
-    #pragma unroll 4
+    #pragma unroll 8
     for (long long run = threadIdx.x % 32; run < runs; run += 32) total += of_run[run * step];
     return lr_warp_add_float64(total);
 }

@@ -21,7 +21,7 @@ __device__ inline double lr_warp_add_float64(double value) {
 
 // `add` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
 __device__ inline double lr_runs_add_float64(const double* of_run, long long runs, long long step, double total) {
-    #pragma unroll 4
+    #pragma unroll 8
     for (long long run = threadIdx.x % 32; run < runs; run += 32) total += of_run[run * step];
     return lr_warp_add_float64(total);
 }
@@ -37,7 +37,7 @@ __device__ inline long long lr_warp_add_int64(long long value) {
 
 // `add` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
 __device__ inline long long lr_runs_add_int64(const long long* of_run, long long runs, long long step, long long total) {
-    #pragma unroll 4
+    #pragma unroll 8
     for (long long run = threadIdx.x % 32; run < runs; run += 32) total = lr_add(total, of_run[run * step]);
     return lr_warp_add_int64(total);
 }
@@ -53,7 +53,7 @@ __device__ inline float lr_warp_maximum_float32(float value) {
 
 // `maximum` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
 __device__ inline float lr_runs_maximum_float32(const float* of_run, long long runs, long long step, float total) {
-    #pragma unroll 4
+    #pragma unroll 8
     for (long long run = threadIdx.x % 32; run < runs; run += 32) total = lr_maximum(total, of_run[run * step]);
     return lr_warp_maximum_float32(total);
 }

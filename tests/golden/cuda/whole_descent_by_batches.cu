@@ -50,7 +50,7 @@ __device__ inline double lr_warp_add_float64(double value) {
 
 // `add` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
 __device__ inline double lr_runs_add_float64(const double* of_run, long long runs, long long step, double total) {
-    #pragma unroll 4
+    #pragma unroll 8
     for (long long run = threadIdx.x % 32; run < runs; run += 32) total += of_run[run * step];
     return lr_warp_add_float64(total);
 }
@@ -58,7 +58,7 @@ __device__ inline double lr_runs_add_float64(const double* of_run, long long run
 __device__ inline long long lr_runs_of_columns(long long extent, long long elements) {
     const long long most = max(128LL, 4194304LL / max(elements, 1LL));
     const long long enough = max(64LL, (extent + 63) / 64);
-    return max(min(min(extent, enough), min(8448LL, most)), 0LL);
+    return max(min(min(extent, enough), min(2112LL, most)), 0LL);
 }
 
 template <class T> __device__ inline void lr_store4(T* to, const lr_four<T>& values) {

@@ -41,10 +41,10 @@ __device__ inline long long lr_fma(long long a, long long b, long long sum) { re
 // sum[r] += the products of `count` elements of row r of a with those of a column of b; `whole`: four neighbours of
 // a row lie at a multiple of 16 bytes, `across`: those of a column.
 template <class T> __device__ inline void lr_dots(
-    T (&sum)[4], const T* const (&a)[4], const T* b, long long count, long long a_inner, long long b_inner, bool whole, bool across) {
-    long long k = 0;
+    T (&sum)[4], const T* const (&a)[4], const T* b, int count, long long a_inner, long long b_inner, bool whole, bool across) {
+    int k = 0;
     if (whole) {
-        #pragma unroll 2
+        #pragma unroll 4
         for (; k + 4 <= count; k += 4, b += 4 * b_inner) {
             lr_four<T> a_four[4];
             #pragma unroll
@@ -58,7 +58,7 @@ template <class T> __device__ inline void lr_dots(
         }
     } else if (across) {
         const T* a_column = a[0];
-        #pragma unroll 4
+        #pragma unroll 8
         for (; k < count; ++k, a_column += a_inner, b += b_inner) {
             const lr_four<T> a_four = *(const lr_four<T>*)a_column;
             #pragma unroll
@@ -99,7 +99,7 @@ template <class T> __device__ inline void lr_product(
                 a + i * a_row + first * a_inner, a + min(i + 1, rows - 1) * a_row + first * a_inner,
                 a + min(i + 2, rows - 1) * a_row + first * a_inner, a + min(i + 3, rows - 1) * a_row + first * a_inner};
             T sum[4] = {0, 0, 0, 0};
-            lr_dots(sum, a_rows, b_j + first * b_inner, min(inner - first, 256LL), a_inner, b_inner,
+            lr_dots(sum, a_rows, b_j + first * b_inner, (int)min(inner - first, 256LL), a_inner, b_inner,
                     aligned && a_inner == 1 && a_row % 4 == 0, aligned && a_row == 1 && a_inner % 4 == 0 && i + 4 <= rows);
             #pragma unroll
             for (int r = 0; r < 4; ++r) total[r] = lr_plus(total[r], sum[r]);

@@ -47,13 +47,13 @@ __device__ inline long long lr_warp_add_int64(long long value) {
 
 // `add` over the runs of a total, which lie `step` elements apart; every lane of the warp has the result.
 __device__ inline long long lr_runs_add_int64(const long long* of_run, long long runs, long long step, long long total) {
-    #pragma unroll 4
+    #pragma unroll 8
     for (long long run = threadIdx.x % 32; run < runs; run += 32) total = lr_add(total, of_run[run * step]);
     return lr_warp_add_int64(total);
 }
 
 __device__ inline long long lr_runs_of_threads(long long extent) {
-    return min(min((extent + 31) / 32, max(64LL, (extent + 511) / 512)), 8448LL);
+    return min(min((extent + 31) / 32, max(64LL, (extent + 511) / 512)), 4224LL);
 }
 
 template <class T> __device__ inline void lr_store4(T* to, const lr_four<T>& values) {
