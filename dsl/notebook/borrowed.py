@@ -8,6 +8,7 @@ An array of the session's own dtype in C order is not copied, so that a change i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -72,15 +73,14 @@ class Borrowed:
         if not names:
             return
         session, values = self.session, {name: self.names[name] for name in names}
-        source = Source(PYTHON, "\n".join(names))
-        statements = []
-        for number, name in enumerate(names):
-            start = source.line_starts[number]
-            span = Span(source, start, start + len(name))
-            statements.append(ast.Data((ast.Ident(name, span=span),), ast.Name(name, span=span), span=span))
+        source = Source(PYTHON, ", ".join(names))
+        whole = Span(source, 0, len(source.text))
+        starts = accumulate((len(name) + 2 for name in names), initial=0)
+        idents = tuple(ast.Ident(name, span=Span(source, start, start + len(name))) for name, start in zip(names, starts))
+        statement = ast.Data(idents, ast.Name(names[0], span=whole), span=whole)
         session.given_data.update({name: self.taken(name, value) for name, value in values.items()})
         try:
-            session.accept(source, statements)
+            session.accept(source, [statement])
         finally:
             for name in names:
                 session.given_data.pop(name, None)
