@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_a_damaged_file_is_never_taken(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("about", "words"), [({"version": 99, "lr": "7.0"}, "a later version of lr wrote it (7.0"), (3, "cannot be read"), ({}, "later version")]
+    ("about", "words"), [({"version": 99, "lr": "7.0"}, "a later version of lr wrote it (7.0"), (3, "cannot be read"), ({}, "later")]
 )
 def test_a_file_of_another_version(tmp_path, about, words):
     path = tmp_path / "a.safetensors"
@@ -110,7 +110,8 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, call):
 
 def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
-    for name, words in (("folder.safetensors", "it is a directory"), ("none/a.safetensors", "there is no directory"), ("a\0b.safetensors", "")):
+    places = {"folder.safetensors": "it is a directory", "none/a.safetensors": "there is no directory", "a\0b.safetensors": ""}
+    for name, words in places.items():
         with pytest.raises(FileTrouble) as caught:
             saved.write(tmp_path / name, {}, {})
         assert caught.value.code == "E0609" and words in caught.value.message
@@ -274,7 +275,7 @@ train 9 epochs over X = x, Y = y batch 4 shuffle drop_last until C < 0.01:
   log "run.jsonl"
 print "end", n, w
 """
-STEPS = DATA.replace("scalar X, Y", "vector X[k], Y[k]").replace("metric far = abs(X * w + b - Y)", "metric far = mean(abs(X * w + b - Y))") + """
+STEPS = DATA.replace("scalar X, Y", "vector X[k], Y[k]").replace("abs(X * w + b - Y)", "mean(abs(X * w + b - Y))") + """
 step critic:
   minimize C wrt w using momentum(rate = 0.05)
 step actor:
@@ -303,7 +304,7 @@ class Killed(BaseException):
 def cut(monkeypatch, places, how):
     """A training is stopped after these steps, each once: by Ctrl-C, or at once and without a word."""
     left = sorted(places)
-    advance, interrupted = Driver.advance, Driver.interrupted
+    advance = Driver.advance
 
     def advanced(self, count, steps):
         upcoming = [p - self.report.steps for p in left if p > self.report.steps]
@@ -315,7 +316,6 @@ def cut(monkeypatch, places, how):
             self.flag.raised = True
 
     monkeypatch.setattr(Driver, "advance", advanced)
-    return interrupted
 
 
 class Script:
@@ -331,8 +331,13 @@ class Script:
     def result(self):
         report = self.last.session.reports[-1]
         log = self.folder / "run.jsonl"
-        return {**state(self.last), "out": self.out.getvalue(), "log": log.exists() and log.read_text(), "reports": len(self.last.session.reports),
-                "report": (report.epochs, report.steps, report.costs, report.valid, report.stopped)}  # fmt: skip
+        return {
+            **state(self.last),
+            "out": self.out.getvalue(),
+            "log": log.exists() and log.read_text(),
+            "reports": len(self.last.session.reports),
+            "report": (report.epochs, report.steps, report.costs, report.valid, report.stopped),
+        }
 
 
 @pytest.fixture
@@ -344,7 +349,18 @@ def folders(tmp_path):
     return made
 
 
-PLACES = [[1], [4], [5], [6], [3, 7, 8, 20, 21], range(1, 40)]
+def until_the_end(script):
+    """Lives of a script, until one of them reaches its end."""
+    for life in range(60):
+        try:
+            script.model().run(resume=True)
+            return life + 1
+        except (dsl.Interrupted, Killed):
+            pass
+    raise AssertionError("no end")
+
+
+PLACES = [[1], [6], [3, 7, 8, 20, 21], range(1, 40)]
 
 
 @pytest.mark.parametrize("places", PLACES, ids=str)
@@ -364,10 +380,8 @@ def test_an_interrupted_training_goes_on(name, places, folders, monkeypatch):
     while session.paused is not None:
         stops += 1
         assert session.steps_before == session.paused.steps
-        try:
+        with suppress(dsl.Interrupted):
             session.go_on()
-        except dsl.Interrupted:
-            pass
     assert stops == len([p for p in places if p <= session.reports[-1].steps])
     session.run(session.items[-1:])
     assert halting.result() == straight.result()
@@ -375,7 +389,7 @@ def test_an_interrupted_training_goes_on(name, places, folders, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", Killed], ids=["ctrl_c", "killed"])
-@pytest.mark.parametrize("places", PLACES, ids=str)
+@pytest.mark.parametrize("places", [[3, 8, 21]], ids=str)
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.usefixtures("device")
 def test_a_script_is_resumed(name, places, how, folders, monkeypatch):
@@ -383,12 +397,7 @@ def test_a_script_is_resumed(name, places, how, folders, monkeypatch):
     straight.model().run()
     cut(monkeypatch, places, how)
     halting = Script(SCRIPTS[name], folders("halting"))
-    for _ in range(60):
-        try:
-            halting.model().run(resume=True)
-            break
-        except (dsl.Interrupted, Killed):
-            pass
+    until_the_end(halting)
     found, wanted = halting.result(), straight.result()
     if how is Killed:  # what was printed after the last checkpoint is printed again
         lines = wanted.pop("out").splitlines()
@@ -398,3 +407,302 @@ def test_a_script_is_resumed(name, places, how, folders, monkeypatch):
     again = halting.model()
     again.run(resume=True)
     assert halting.result() | {"out": 0} == wanted | {"out": 0}
+
+
+TWICE = DATA + """
+print "begun"
+minimize C wrt w, b using adam()
+train 3 epochs over X = x, Y = y batch 5:
+  checkpoint "{first}" every 4 steps
+print "between", w
+train 40 steps over X = x, Y = y batch 6 shuffle:
+  log "run.jsonl"
+train 2 epochs over X = x, Y = y:
+  checkpoint "{last}" every 10 steps
+print "end", w
+"""
+
+
+@pytest.mark.parametrize("files", [("a.safetensors", "a.safetensors"), ("a.safetensors", "b.safetensors")], ids=["one", "two"])
+@pytest.mark.parametrize("place", [1, 4, 30, 46])
+def test_several_trainings(files, place, folders, monkeypatch):
+    """The place is one of the first of the three that gets so far; what came before the last checkpoint is not done again."""
+    text = TWICE.format(first=files[0], last=files[1])
+    straight = Script(text, folders("straight"))
+    straight.model().run()
+    cut(monkeypatch, [place], Killed)
+    halting = Script(text, folders("halting"))
+    assert until_the_end(halting) == 2
+    found, wanted = halting.result(), straight.result()
+    lines, printed = wanted.pop("out").splitlines(), found.pop("out").splitlines()
+    assert printed[-1] == lines[-1] and set(printed) == set(lines)
+    assert printed.count("begun") == (2 if place <= 4 else 1)      # killed at step 4 it had not written yet
+    assert {**found, "reports": 0} == {**wanted, "reports": 0}
+    out = halting.out.getvalue()
+    halting.model().run(resume=True)
+    assert halting.out.getvalue() == out and state(halting.last) == state(straight.last)
+
+
+def test_a_training_without_a_checkpoint_is_made_again(folders, monkeypatch):
+    """What follows the last checkpoint begins at its end."""
+    text = TWICE.format(first="a.safetensors", last="a.safetensors")
+    straight = Script(text, folders("straight"))
+    straight.model().run()
+    cut(monkeypatch, [20], Killed)  # in the second
+    halting = Script(text, folders("halting"))
+    with pytest.raises(Killed):
+        halting.model().run()
+    remarks = io.StringIO()
+    model = dsl.compile(text, out=halting.folder, stdout=io.StringIO(), stderr=remarks, quiet=False)
+    model.run(resume=True)
+    assert re.search(r"after the `train` in line \d+\n", remarks.getvalue()) and state(model) == state(straight.last)
+
+
+# ---------------------------------------------------------------- the best
+@pytest.mark.usefixtures("device")
+def test_the_best_state_is_kept(tmp_path):
+    """Of a cost that falls and rises again: at the end, in the file, and for whoever loads it in between."""
+    text = """
+shared w = 0.0
+cost C = sqr(w - 7)
+update w <- w + 1 + 0 * C
+train {} steps:
+  checkpoint "m.safetensors" every 2 steps best
+"""
+    model = compiled(text.format(20), tmp_path)
+    model.run()
+    # The cost of a step is that of the state before it; the epoch of a training without data is a step.
+    assert model["w"] == 8.0 and safetensors.numpy.load_file(tmp_path / "m.safetensors")["w"] == 8.0
+    assert model.session.reports[-1].steps == 20 and model.session.steps_before == 20
+
+
+def test_the_last_state_is_beside_the_best(tmp_path, monkeypatch):
+    text = """
+shared w = 0.0
+cost C = sqr(w - 7)
+update w <- w + 1 + 0 * C
+train 40 steps:
+  checkpoint "m.safetensors" every 2 steps best
+"""
+    cut(monkeypatch, [15], "Ctrl-C")
+    with pytest.raises(dsl.Interrupted):
+        compiled(text, tmp_path).run()
+    found = safetensors.numpy.load_file(tmp_path / "m.safetensors")
+    assert (found["w"], found["last/w"]) == (8.0, 15.0)
+    reader = compiled(text, tmp_path)
+    reader.load("m.safetensors")
+    assert reader["w"] == 8.0
+    resumed = compiled(text, tmp_path)
+    resumed.run(resume=True)
+    assert resumed["w"] == 8.0 and resumed.session.reports[-1].steps == 40
+
+
+@pytest.mark.usefixtures("device")
+def test_stop_says_what_is_best(tmp_path):
+    text = """
+shared k = 0.0
+metric acc = 10 - sqr(k - 4)
+update k <- k + 1
+train 100 epochs:
+  stop after 3 epochs without higher acc
+  checkpoint "m.safetensors" every 50 epochs best
+"""
+    model = compiled(text, tmp_path)
+    model.run()
+    report = model.session.reports[-1]
+    assert (report.stopped, report.epochs, model["k"]) == ("no higher acc", 8, 5.0)
+    last = compiled(text.replace(" best", ""), tmp_path)
+    last.run()
+    assert last["k"] == 8.0
+
+
+# ---------------------------------------------------------------- what keeps a script from going on
+RESUMED = """
+seed 2
+data A = linspace(0, 1, 9)
+let rate = 0.1
+scalar a
+shared w = 1.0
+cost C = sqr(w - a)
+grad g = C wrt w
+update w <- w - rate * g
+train 4 epochs over a = A:
+  checkpoint "m.safetensors" every 1 epochs
+print w
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [
+        (("sqr(w - a)", "abs(w - a)"), {}, "cost C = abs(w - a)"),
+        (("4 epochs", "5 epochs"), {}, "train 5 epochs"),
+        ((RESUMED[RESUMED.index("shared"):], "shared w = 1.0\n"), {}, "it had more statements"),
+        ((), {"data": {"A": np.linspace(0, 2, 9)}}, "other numbers"),
+        ((), {"seed": 3}, "written with `seed 2`, and this is `seed 3`"),
+        ((), {"precision": "float32"}, "`precision float32`"),
+        ((), {"set": {"rate": 0.2}}, "written with no `--set`, and this is `--set rate=0.2`"),
+    ],
+)  # fmt: skip
+def test_another_script_or_other_data(tmp_path, change, options, words):
+    compiled(RESUMED, tmp_path).run()
+    before = (tmp_path / "m.safetensors").read_bytes()
+    model = compiled(RESUMED.replace(*change) if change else RESUMED, tmp_path, **options)
+    with pytest.raises(FileTrouble) as caught:
+        model.run(resume=tmp_path / "m.safetensors")
+    assert caught.value.code == "E0616" and words in str(caught.value)
+    assert model["w"] == 1.0 and (tmp_path / "m.safetensors").read_bytes() == before
+
+
+def test_what_may_change(tmp_path):
+    """Layout, comments, and what comes after the training."""
+    compiled(RESUMED, tmp_path).run()
+    text = RESUMED.replace("sqr(w - a)", "sqr( w-a )   # the cost") + 'print "more"'
+    out = io.StringIO()
+    model = compiled(text, tmp_path, stdout=out)
+    model.run(resume=True)
+    assert out.getvalue().endswith("more\n") and model.session.reports[-1].epochs == 4
+
+
+def test_no_checkpoint_to_go_on_from(tmp_path):
+    remarks = io.StringIO()
+    model = compiled(RESUMED, tmp_path, stdout=io.StringIO(), stderr=remarks, quiet=False)
+    model.run(resume=True)
+    assert remarks.getvalue().startswith("no checkpoint yet: from the beginning\n") and model.session.reports[-1].epochs == 4
+    model.save("s.safetensors")
+    safetensors.numpy.save_file({"w": np.ones(1)}, tmp_path / "t.safetensors")
+    for name, words in (("s", "written by `save`"), ("t", "another program")):
+        with pytest.raises(FileTrouble, match=words):
+            compiled(RESUMED, tmp_path).run(resume=tmp_path / f"{name}.safetensors")
+    with pytest.raises(FileTrouble, match="E0616"):
+        compiled("let a = 1", tmp_path).run(resume=True)
+
+
+# ---------------------------------------------------------------- what else may happen
+FOREVER = 'shared a = 0.0, b = 0.0\nupdate a <- a + 1\nupdate b <- a\ntrain 10000 steps:\n  every 500 steps: print a\n'
+
+
+def interactive(text, **options):
+    session = dsl.Session(interactive=True, quiet=True, stdout=io.StringIO(), **options)
+    entered(session, text)
+    return session
+
+
+def entered(session, text):
+    for item in session.load(dsl.errors.Source("<repl>", text)):
+        if not isinstance(item, dsl.syntax.program.SharedState):
+            session.execute([item])
+
+
+def test_train_by_itself(monkeypatch):
+    cut(monkeypatch, [700], "Ctrl-C")
+    session = interactive(FOREVER.partition("train")[0])
+    with pytest.raises(dsl.Interrupted):
+        entered(session, FOREVER[FOREVER.index("train"):])
+    assert str(session.paused) == "interrupted after step 700 of 10000"
+    entered(session, "train")
+    assert session.paused is None and session.values[("shared", "a", 0)] == 10000
+    assert session.stdout.getvalue().splitlines() == [f"{500.0 * i}" for i in range(1, 21)]
+    with pytest.raises(LrError, match="E0422"):
+        entered(session, "train")
+    with pytest.raises(LrError, match="E0422"):
+        dsl.compile("train")
+
+
+def test_what_is_set_in_between_is_taken(monkeypatch):
+    cut(monkeypatch, [10], "Ctrl-C")
+    model = dsl.compile("shared a = 0.0\nupdate a <- a + 1\ntrain 30 steps")
+    with pytest.raises(dsl.Interrupted):
+        model.run()
+    model["a"] = 1000.0
+    assert model.session.go_on().steps == 30 and model["a"] == 1020.0
+
+
+def test_what_ends_a_pause(monkeypatch):
+    """Another training, a step, a state that is loaded; updates or data that are bound again."""
+    cut(monkeypatch, [10, 11], "Ctrl-C")
+    text = "data A = ones(40)\nscalar x\nshared a = 0.0\nupdate a <- a + x\n"
+    train = "train 30 steps over x = A"
+    for then in ("train 2 steps over x = A", "update a <- a + 2 * x", "data A = zeros(40)", "let b = a"):
+        monkeypatch.undo()
+        cut(monkeypatch, [10], "Ctrl-C")
+        session = interactive(text)
+        with pytest.raises(dsl.Interrupted):
+            entered(session, train)
+        entered(session, then)
+        if "let" not in then:
+            with pytest.raises(LrError, match="E0422"):
+                session.go_on()
+        else:
+            assert session.go_on().steps == 30
+
+
+def test_a_pause_stays_what_it_is(monkeypatch):
+    """Going on twice from one place, as after an undo, gives the same twice."""
+    cut(monkeypatch, [20], "Ctrl-C")
+    model = dsl.compile(ADAM + "train 9 epochs over X = x, Y = y batch 4 shuffle")
+    with pytest.raises(dsl.Interrupted):
+        model.run()
+    session, kept = model.session, dict(model.session.values)
+    paused = session.interrupted
+    session.go_on()
+    once = state(model)
+    session.values.clear()
+    session.values.update(kept)
+    session.steps_before, session.interrupted = 20, paused
+    session.go_on()
+    assert state(model) == once
+
+
+def test_an_error_between_steps_leaves_a_place(tmp_path):
+    """A disk that is full: what can be done about it is done, and the training goes on."""
+    (tmp_path / "m.safetensors").mkdir()
+    text = ADAM + 'train 9 epochs over X = x, Y = y batch 4:\n  every 3 steps: print n\n  checkpoint "m.safetensors" every 10 steps'
+    out, straight = io.StringIO(), io.StringIO()
+    model = compiled(text, tmp_path, stdout=out)
+    with pytest.raises(FileTrouble, match="E0609"):
+        model.run()
+    (tmp_path / "m.safetensors").rmdir()
+    assert model.session.go_on().steps == 54
+    other = compiled(text, tmp_path, stdout=straight)
+    other.run()
+    assert state(model) == state(other) and out.getvalue() == straight.getvalue()
+
+
+def test_arrays_from_python_go_on(monkeypatch):
+    cut(monkeypatch, [7], "Ctrl-C")
+    model, other = dsl.compile(ADAM), dsl.compile(ADAM)
+    arrays = {"X": np.linspace(0, 1, 11), "Y": np.linspace(1, 0, 11)}
+    with pytest.raises(dsl.Interrupted):
+        model.train(epochs=4, batch=3, **arrays)
+    model.session.go_on()
+    other.train(epochs=4, batch=3, **arrays)
+    assert state(model) == state(other)
+    model.train(epochs=1, batch=3, **arrays)
+    other.train(epochs=1, batch=3, **arrays)
+    assert state(model) == state(other)
+
+
+# ---------------------------------------------------------------- processes
+@pytest.mark.child_process
+def test_ctrl_c_writes_a_checkpoint(tmp_path):
+    script = tmp_path / "long.lr"
+    script.write_text(FOREVER.replace("10000", "100000000") + '  checkpoint "m.safetensors" every 1000000 epochs\n')
+    command = [sys.executable, "-u", "-m", "dsl", "run", str(script), "--resume", "--out", str(tmp_path)]
+    steps = 0
+    for words in ("no checkpoint yet", "on from"):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and "Traceback" not in err and words in err, err
+        assert f"`--resume` goes on from {'m.safetensors'}" in err
+        found = safetensors.numpy.load_file(tmp_path / "m.safetensors")
+        assert found["a"] == found["b"] + 1 > steps
+        steps = found["a"]
+
+
+@pytest.mark.child_process
+def test_killed_again_and_again(tmp_path):
+    done = soak_resume.soak(4, tmp_path, first=60, second=300)
+    assert done.kills >= 4
