@@ -95,7 +95,7 @@ def _function_details(row: Function) -> Iterator[tuple[str, str]]:
             yield "accuracy", accuracy_words(op.ulp)
     if row.group == "random":
         yield "draws", "keyed by the seed, the name that the statement binds, the step and the element; the same on every device"
-    if row.build is None or row.group == "data":
+    if row.build is None:
         yield "place", "stands in a `data` statement"
 
 

@@ -27,6 +27,21 @@ MANUAL: dict[str, Page] = {}
 """By keyword."""
 
 
+INSIDE = {
+    "after": "the patience of `stop`", "all": "every shared variable that the cost reaches", "and": "both", "as": "the name of an imported script",
+    "batch": "how many rows a step takes", "best": "keeps the state whose cost was least", "drop_last": "without a shorter last batch",
+    "else": "the value where the condition does not hold", "epochs": "passes over the data", "except": "variables that stay as they are",
+    "for": "what goes over the rows, or what a rule is for", "higher": "of what becomes better by growing", "in": "whose rows a loop goes over",
+    "lower": "of what becomes better by shrinking", "max": "the number of turns that is an error", "norm": "the joint norm of the gradients",
+    "not": "the opposite", "of": "which groups of updates", "or": "one of them, or both", "over": "which data the inputs take",
+    "report": "standard errors", "shuffle": "rows in a new order every epoch", "steps": "single steps", "then": "the value where the condition holds",
+    "title": "the title of the plot", "to": "the file it is written to", "until": "a condition that ends it", "using": "which optimiser",
+    "vjp": "a derivative of its own", "while": "as long as a condition holds", "with": "its inputs replaced", "without": "what has to get better",
+    "wrt": "with respect to which names", "None": "a new axis of length 1",
+}
+"""What a word inside a statement adds, in a few words, for menus."""
+
+
 def first_sentence(text: str) -> str:
     """For a menu: the text up to its first full stop."""
     return text.split(". ")[0].rstrip(".")

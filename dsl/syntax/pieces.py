@@ -6,6 +6,7 @@ that one more letter in a long text costs the line it is on.
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -16,19 +17,20 @@ from dsl.syntax.lalr import Parser
 from dsl.syntax.layout import Token, arrange, begins_statement, scan
 from dsl.syntax.table import load_table
 
+_PLAIN = re.compile(r"[\w \t.,+\-*/%@=<>:()\[\]]*", re.ASCII)
+_BRACKET = re.compile(r"[()\[\]]")
 _QUIET = frozenset(("COMMENT", "BREAK", "END"))
 
 
 @record
 class Line:
-    """What a line by itself tells: its first column (None: nothing but a comment), the brackets it opens and closes, whether it
-    ends in a `:` outside of them, and whether it begins a statement even inside brackets."""
+    """What a line by itself tells: its first column (None: nothing but a comment), the brackets it opens and closes, and whether it
+    ends in a `:` outside of them."""
 
     column: int | None
     closes: int
     opens: int
     header: bool
-    begins: bool
 
 
 @lru_cache(maxsize=16384)
@@ -39,18 +41,29 @@ def line_tokens(text: str) -> tuple[Token, ...]:
 
 @lru_cache(maxsize=16384)
 def line_facts(text: str) -> Line:
-    tokens = [t for t in line_tokens(text) if t.type not in _QUIET]
-    if not tokens:
-        return Line(None, 0, 0, False, False)
+    if _PLAIN.fullmatch(text):                  # most lines: no need to cut them into tokens
+        signs, begin, last = text, len(text) - len(text.lstrip()), text.rstrip()[-1:]
+    else:
+        tokens = [t for t in line_tokens(text) if t.type not in _QUIET]
+        signs = "".join([t.text for t in tokens if t.type in ("LPAR", "LSQB", "RPAR", "RSQB")])
+        begin = tokens[0].start if tokens else 0
+        last = ("" if not tokens else ":" if tokens[-1].type == "COLON" else "x")
+    if not last:
+        return Line(None, 0, 0, False)
     opens = closes = 0
-    for token in tokens:
-        if token.type in ("LPAR", "LSQB"):
+    for sign in _BRACKET.findall(signs):
+        if sign in "([":
             opens += 1
-        elif token.type in ("RPAR", "RSQB"):
+        else:
             opens, closes = (opens - 1, closes) if opens else (0, closes + 1)
-    column = len(text[:tokens[0].start].expandtabs(TAB_WIDTH))
-    begins = len(tokens) > 1 and begins_statement(tokens[0], tokens[1])
-    return Line(column, closes, opens, tokens[-1].type == "COLON" and not opens, begins)
+    return Line(len(text[:begin].expandtabs(TAB_WIDTH)), closes, opens, last == ":" and not opens)
+
+
+@lru_cache(maxsize=1024)
+def _begins_anew(text: str) -> bool:
+    """Whether a line begins a statement even inside brackets."""
+    tokens = [t for t in line_tokens(text) if t.type not in _QUIET]
+    return len(tokens) > 1 and begins_statement(tokens[0], tokens[1])
 
 
 def _begins(text: str) -> Iterator[tuple[int, int]]:
@@ -64,7 +77,7 @@ def _begins(text: str) -> Iterator[tuple[int, int]]:
         if facts.column is not None:
             column = facts.column
             begins = not columns or (not opened and (column <= columns[-1] or header))
-            if opened and column <= columns[-1] and facts.begins:
+            if opened and column <= columns[-1] and _begins_anew(line):
                 begins, opened = True, 0
             if begins:
                 while columns and column <= columns[-1]:
@@ -117,12 +130,25 @@ def _entered_by() -> tuple[str | None, ...]:
     return tuple(entered)
 
 
+def _nothing(*_: Any) -> None:
+    """In place of the tree builder's methods."""
+
+
+@lru_cache(maxsize=1)
+def _plan_without_tree() -> list[Any]:
+    plan = Parser(Source("<text>", ""), []).plan
+    return [(length, origin, build and _nothing, picks, passed, weight) for length, origin, build, picks, passed, weight in plan]
+
+
 class _Marking(Parser):
-    """A parser that remembers what it has taken each word for."""
+    """A parser that builds no tree, and remembers what it has taken each word for."""
 
     def __init__(self, source: Source, tokens: list[Token]) -> None:
         super().__init__(source, tokens)
         self.taken: dict[int, str] = {}
+
+    def _plan(self) -> list[Any]:
+        return _plan_without_tree()
 
     def _push(self, state: int, value: Any, begin: int, end: int, depth: int) -> None:
         if isinstance(value, Token) and value.type == "WORD":
