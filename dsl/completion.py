@@ -36,7 +36,11 @@ def current_shell() -> str | None:
 
 # ---------------------------------------------------------------- files
 def scripts(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:
-    """Scripts and folders; a folder that is the only choice is looked into, so that a second Tab is not needed."""
+    """Scripts and folders; a folder that is the only choice is looked into, so that a second Tab is not needed.
+
+    `lr show -e CODE` has no file: its argument is a name."""
+    if context.command.name == "show" and context.params.get("code"):
+        return names(context, parameter, word)
     while True:
         found = list(_entries(word))
         if len(found) != 1 or not found[0].endswith("/"):
@@ -84,11 +88,13 @@ def settings(context: click.Context, parameter: click.Parameter, word: str) -> l
 
 def _statements(context: click.Context) -> tuple[ast.Statement, ...]:
     from dsl.syntax.parse import parse
-    given = context.params
+    code = context.params.get("code")
+    # Where an option still lacks its value, click has read no arguments yet.
+    file = context.params.get("file") or next((word for word in context.args if word.endswith(SUFFIX)), "-")
     try:
-        if given.get("code"):
-            return parse(Source("", given["code"]))[0].statements
-        return parse(Source("", read_script(given["file"])))[0].statements if given.get("file") not in (None, "-") else ()
+        if code is not None:
+            return parse(Source("", code))[0].statements
+        return parse(Source("", read_script(file)))[0].statements if file != "-" else ()
     except LrError:
         return ()
 
