@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dsl.session import Session
 
 
-@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="lr-lang", prog_name="lr")
 @color_option
 @click.pass_context
@@ -71,12 +71,12 @@ def source_of(file: str | None, code: str | None) -> tuple[Source, Path]:
 
 
 def session_options(function: Any) -> Any:
-    for option in (click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "numpy"]), help="Where to run."),
+    for option in (click.option("--seed", type=click.IntRange(0), help="The seed of all random draws."),
                    click.option("--precision", type=click.Choice(["float32", "float64"]), help="The script's float."),
-                   click.option("--seed", type=click.IntRange(0), help="The seed of all random draws."),
+                   click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "numpy"]), help="Where to run."),
                    click.option("--set", "values", multiple=True, metavar="NAME=VALUE", shell_complete=completes("settings"),
-                                help="Another value for a `let` or `dim` with a literal one."),
-                   click.option("-e", "code", metavar="CODE", help="The script itself, instead of a file."), color_option):
+                                help="Another value for a `let` or `dim` with a literal one (repeatable)."),
+                   click.option("-e", "code", metavar="CODE", help="The script itself, instead of a file.")):
         function = option(function)
     return click.argument("file", required=False, shell_complete=completes("scripts"))(function)
 
@@ -103,6 +103,7 @@ def open_session(file: str | None, code: str | None, device: str | None, precisi
 @click.option("--live", is_flag=True, help="In a terminal, draw the cost of a training while it falls.")
 @click.option("--json", "as_json", is_flag=True, help="Write results and diagnostics as JSON, one object a line.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@color_option
 def run(file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None, values: tuple[str, ...],
         out: str | None, threads: int | None, profile: bool, resume: str | None, live: bool, as_json: bool, quiet: bool) -> None:
     """Check a script and run it.
@@ -137,6 +138,7 @@ def run(file: str | None, code: str | None, device: str | None, precision: str |
 @click.option("--output-format", "form", type=click.Choice(["full", "concise", "json"]), default="full",
               help="How diagnostics are written.")
 @click.option("--json", "form", flag_value="json", help="The same as --output-format json.")
+@color_option
 @click.pass_context
 def check(context: click.Context, file: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
           values: tuple[str, ...], form: str) -> None:
@@ -171,6 +173,7 @@ def check(context: click.Context, file: str | None, code: str | None, device: st
               help="Their code: CUDA C (unless told), LLVM IR after the passes, or assembly for this processor.")
 @click.option("--cost", "view", flag_value="cost", help="Their operations and memory traffic, in the named sizes.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON: names with dtype, shape, formula, and the view's text.")
+@color_option
 def show(file: str | None, name: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
          values: tuple[str, ...], view: str | None, form: Form | None, as_json: bool) -> None:
     """Show what a script means.
@@ -241,27 +244,34 @@ def test(context: click.Context, files: tuple[str, ...], verbose: bool, as_json:
 
 
 # ---------------------------------------------------------------- explain, doctor
-@commands.command(short_help="Say what an error code means, with an example.")
-@click.argument("code", required=False, shell_complete=completes("codes"))
+@commands.command(short_help="Explain an error code, a function, a keyword or an optimiser.")
+@click.argument("name", metavar="NAME", required=False, shell_complete=completes("codes"))
 @click.option("--list", "as_list", is_flag=True, help="All codes with their titles.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def explain(code: str | None, as_list: bool, as_json: bool) -> None:
-    """What an error code means, with an example and its fix."""
+def explain(name: str | None, as_list: bool, as_json: bool) -> None:
+    """What an error code means, with an example and its fix; or what a function, a keyword or an optimiser does."""
     from dsl.error_index import ENTRIES, as_dict
     from dsl.error_index import explain as explanation
-    if as_list == (code is not None):
-        raise click.UsageError("give an error code, such as E0201, or --list")
-    if code is None:
+    if as_list == (name is not None):
+        raise click.UsageError("give an error code, such as E0201, a name, such as softmax, or --list")
+    if name is None:
         if as_json:
             write_json([as_dict(entry) for entry in ENTRIES.values()])
         else:
             sys.stdout.writelines(f"{entry.code}  {entry.title}\n" for entry in ENTRIES.values())
         return
-    wanted = code.upper()
+    wanted = name.upper()
     if wanted not in ENTRIES:
-        near = did_you_mean(wanted, ENTRIES)
-        raise click.UsageError(f"no error code {code!r}" + (f"; did you mean {near}?" if near else "; `lr explain --list` shows all"))
-    if as_json:
+        from dsl.help import as_dict as topic_as_dict
+        from dsl.help import help_text, known_names, topics
+        if not (found := topics(None, name)):
+            near = did_you_mean(name, known_names()) or did_you_mean(wanted, ENTRIES)
+            raise click.UsageError(f"nothing is called {name!r}; " + (f"did you mean {near}?" if near else "`lr explain --list` shows the codes"))
+        if as_json:
+            write_json([topic_as_dict(topic) for topic in found])
+        else:
+            click.echo(help_text(None, name), nl=False)
+    elif as_json:
         write_json(as_dict(ENTRIES[wanted]))
     else:
         click.echo(explanation(wanted))

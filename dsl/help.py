@@ -55,6 +55,13 @@ class Topic:
     see_also: tuple[str, ...] = ()
 
 
+def as_dict(topic: Topic) -> dict[str, Any]:
+    """A topic as what JSON holds."""
+    shown = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(topic).items()}
+    example = topic.example
+    return {**shown, "details": dict(topic.details), "example": example and {"code": example.code, "prints": example.prints}}
+
+
 # ---------------------------------------------------------------- functions
 @cache
 def function_topic(name: str) -> Topic:

@@ -2,6 +2,7 @@
 # ruff: noqa: E501  (tables: one case a line)
 
 import io
+import json
 import math
 
 import numpy as np
@@ -240,6 +241,17 @@ def test_unknown(name, near):
     with pytest.raises(LrError) as caught:
         help.help_text(session_of(SCRIPT), name)
     assert caught.value.code == "E0301" and (near or "there is help for") in caught.value.diagnostic.help
+
+
+def test_lr_explain():
+    from click.testing import CliRunner
+
+    from dsl.cli import commands
+    run = CliRunner().invoke
+    assert run(commands, ["explain", "softmax"]).output == help.help_text(None, "softmax")
+    assert json.loads(run(commands, ["explain", "grad", "--json"]).output)[0]["forms"] == ["grad(C, x)"]
+    wrong = run(commands, ["explain", "sofmax"])
+    assert wrong.exit_code == 2 and "did you mean softmax?" in wrong.output
 
 
 def test_overview():
