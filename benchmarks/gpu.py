@@ -35,6 +35,8 @@ TESTS = ("test_on_a_gpu", "test_examples", "test_good", "test_traps", "test_trai
          "test_functions", "test_indexing", "test_philox", "test_grad", "test_random_programs")
 """Test files whose scripts run on the GPU, those first whose failure would tell most."""
 TOOLKITS = Path("/usr/local")
+ORACLES = {"JAX_PLATFORMS": "cpu"}
+"""They are asked on the host: JAX would take most of the GPU's memory, in every process."""
 LEAST = 10.0
 """Seconds with which no part is begun."""
 NO_GPU = 2
@@ -237,7 +239,7 @@ def benchmarks(session: Session) -> None:
     def note(ran: Ran) -> str:
         return ran.last if ran.code == 0 else f"broken off; the last words: {ran.last}"
     session.out.mkdir(parents=True, exist_ok=True)
-    session.part("benchmarks", words, 0.5 * 60 * session.minutes, note, keep=20_000)
+    session.part("benchmarks", words, 0.6 * 60 * session.minutes, note, keep=20_000)
     with contextlib.suppress(OSError, ValueError):
         session.bench = json.loads(place.read_text())
         place.unlink()
@@ -254,8 +256,8 @@ def tests(session: Session) -> None:
     there = [str(path) for name in TESTS if (path := ROOT / "tests" / f"{name}.py").exists()]
     workers = max(2, min(12, (os.cpu_count() or 4) - 2))
     several = ["-n", str(workers), "--dist", "worksteal"] if run([session.python, "-c", "import xdist"], 30).code == 0 else []
-    common = [session.python, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *several]
-    session.part("tests", [*common, "--device", "cuda", *there], 0.7 * max(session.left, LEAST), tested)
+    common = [session.python, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:benchmark", *several]
+    session.part("tests", [*common, "--device", "cuda", *there], 0.7 * max(session.left, LEAST), tested, ORACLES)
 
 
 def tested(ran: Ran) -> str:

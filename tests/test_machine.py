@@ -21,7 +21,8 @@ from dsl.ir.node import TABLE, Node, make, topological
 from dsl.ir.types import ArrayType, Shapes, TypeFault, is_float
 from dsl.machine import fused
 from dsl.machine.evaluate import evaluate
-from dsl.machine.expr import Const, const, fma, ref, walk
+from dsl.machine.expr import NEVER, Const, const, fma, ref, select, span, walk
+from dsl.machine.expr import apply as machine_apply
 from dsl.machine.instructions import TABLE as INSTRUCTIONS
 from dsl.machine.trigonometric import REDUCED_TO
 from dsl.ops.leaves import leaf
@@ -506,3 +507,29 @@ def test_scipy_is_the_meaning_of_special_rows():
     x = np.linspace(0.1, 3, 7)
     for name in ("erf", "erfc", "erfcx", "digamma", "logit"):
         assert (TABLE[name].numpy(x / 4) == getattr(special, name)(x / 4)).all()
+
+
+# ---------------------------------------------------------------- what the form of an expression tells
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_lie_in_their_spans(dtype):
+    """Random expressions over special and random values: no value is outside, and no comparison is left out that may hold."""
+    generator = np.random.default_rng(3)
+    names = [ref(name, dtype) for name in "ab"]
+    values = {r: np.concatenate([np.repeat(special_values(dtype), 6), generator.normal(0, 30, 300).astype(dtype)]) for r in names}
+    values[names[1]] = generator.permutation(values[names[1]])
+    known = [*names, const(0.0, dtype), const(-1.5, dtype), const(3.0, dtype), const(float("inf"), dtype)]
+    folded = 0
+    for _ in range(1500):
+        x, y = (known[i] for i in generator.integers(0, len(known), 2))
+        made = (x + y, x * x, -x * x, -x, machine_apply("abs", x), machine_apply("sqrt", x), select(x < y, x, y))[generator.integers(7)]
+        known.append(made)
+        (found,) = evaluate([made], values)
+        low, high = span(made)
+        inside = np.isnan(found) | ((low <= found) & (found <= high))
+        assert inside.all(), (made, low, high)
+        for op in NEVER:
+            limit = const(float(generator.choice([-2.0, -1.5, 0.0, 0.5, 3.0])), dtype)
+            if machine_apply(op, made, limit) is const(False, "bool"):
+                folded += 1
+                assert not INSTRUCTIONS[op].numpy(found, limit.value).any(), (op, made, limit)
+    assert folded > 200

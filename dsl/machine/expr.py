@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from math import inf, isnan
 from threading import RLock
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -263,6 +264,8 @@ def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
                     return const(value, "bool" if op in COMPARISONS else a.dtype)
             elif op in FLOATS_FOLDED and is_float(a.dtype) and a.dtype == b.dtype:
                 return const(FOLDED[op](a.value, b.value), a.dtype)
+    if op in NEVER and type(args[1]) is Const and type(args[1].value) is float and NEVER[op](*span(args[0]), args[1].value):
+        return const(False, "bool")
     if op in UNITS and type(args[-1]) is Const and type(args[-1].value) is int and args[-1].value == UNITS[op]:
         return args[0]
     if op in ("abs", "neg") and isinstance(args[0], Apply) and args[0].op == "neg":    # |-x| = |x|, -(-x) = x, to the bit
@@ -272,6 +275,45 @@ def apply(op: str, *args: Expr, dtype: DType | None = None) -> Expr:
     key = (Apply, op, args, dtype)
     found: Expr | None = _interned.get(key)
     return _one(key, Apply(op, args, dtype)) if found is None else found
+
+
+NEVER: dict[str, Callable[[float, float, float], bool]] = {
+    "lt": lambda low, high, c: low >= c, "le": lambda low, high, c: low > c, "gt": lambda low, high, c: high <= c,
+    "ge": lambda low, high, c: high < c, "eq": lambda low, high, c: not low <= c <= high,
+}
+"""Comparisons of what lies in a span with a literal that cannot hold; with a nan none does."""
+DEEP = 6
+ANYWHERE = (-inf, inf)
+
+
+def span(e: Expr, depth: int = DEEP) -> tuple[float, float]:
+    """Between which numbers a float is, as far as its form tells; if it is not a nan.  Rounding keeps the order, so it keeps spans."""
+    if type(e) is Const:
+        return ANYWHERE if type(e.value) is not float or isnan(e.value) else (e.value, e.value)
+    if not isinstance(e, Apply) or not depth or not is_float(e.dtype):
+        return ANYWHERE
+    first = e.args[0]
+    match e.op:
+        case "abs" | "sqrt":
+            return 0.0, inf
+        case "neg":
+            low, high = span(first, depth - 1)
+            return -high, -low
+        case "mul" if first is e.args[1]:
+            return 0.0, inf
+        case "mul" if apply("neg", first) is e.args[1]:
+            return -inf, 0.0
+        case "add":
+            (a, b), (c, d) = span(first, depth - 1), span(e.args[1], depth - 1)
+            ends = (a + c, b + d)
+            if isnan(ends[0]) or isnan(ends[1]):
+                return ANYWHERE
+            return (_round32(ends[0]), _round32(ends[1])) if e.dtype == "float32" else ends
+        case "select":
+            (a, b), (c, d) = span(e.args[1], depth - 1), span(e.args[2], depth - 1)
+            return min(a, c), max(b, d)
+        case _:
+            return ANYWHERE
 
 
 def as_expr(value: Any, dtype: DType) -> Expr:
