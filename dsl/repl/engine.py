@@ -21,7 +21,7 @@ import numpy as np
 from dsl.backends.cuda.memory import on_host
 from dsl.errors import Diagnostic, Diverged, Interrupted, LrError, Source, Span, error
 from dsl.ir.node import Node
-from dsl.ir.types import ArrayType
+from dsl.ir.types import ArrayType, Dim
 from dsl.ops.leaves import leaf
 from dsl.record import entity
 from dsl.repl import reader
@@ -271,6 +271,7 @@ class Engine(ABC):
         self.bound |= {word for s in typed for word in words(s)}
         with self.warned():
             items = session.accept(source, held)
+        said[-1].drawn = isinstance(typed[-1], ast.Bare) and session.elaborator.draws > 0
         self.say_what_followed()
         self.said.extend(said)
         for item in items:
@@ -360,8 +361,8 @@ class Engine(ABC):
             case Node():
                 elaborator = self.session.elaborator
                 elaborator.generation += 1
-                node = leaf("data", "ans", ArrayType(value.dtype, tuple(found.shape)) if value.rank else ArrayType(value.dtype),
-                            elaborator.generation)
+                shape = tuple(Dim.of(length) for length in found.shape) if value.rank else ()
+                node = leaf("data", "ans", ArrayType(value.dtype, shape), elaborator.generation)
                 self.session.values[leaf_key(node)] = found
                 return node
             case Group(items):

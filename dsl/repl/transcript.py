@@ -34,6 +34,8 @@ class Said:
     printed: str | None = None
     held: Any = None
     broken: bool = False
+    drawn: bool = False
+    """Whether its draws are keyed by its text, which is another one as a `print`."""
 
     def holds(self, span: Span) -> bool:
         mine = self.statement.span
@@ -159,7 +161,8 @@ class Writer:
         if one.printed is not None:
             result = " ".join(one.printed.split())
             if 0 < len(result) <= LONGEST_RESULT:
-                text += f"  #> {result}" if not stale else f"  # was {result}, before what it depends on was bound again"
+                text += f"  # was {result}, a draw of its own" if one.drawn else f"  #> {result}" if not stale else \
+                    f"  # was {result}, before what it depends on was bound again"
         yield text
 
     def text(self, number: int) -> str:
@@ -192,7 +195,7 @@ class Writer:
     # ------------------------------------------------------------ what a result depends on
     def stale(self, number: int, tainted: bool) -> bool:
         """Whether the script gives another result than the session gave."""
-        if any(self.latest[number].get(key) != last for key, last in self.final.items() if key.endswith(" ")):
+        if any(self.latest[number].get(key) != last for key, last in self.final.items() if key in ("seed ", "precision ")):
             return True
         seen: set[str] = set()
         names = list(self.said[number].reads)

@@ -52,6 +52,23 @@ def words(statement: ast.Statement) -> list[str]:
             return [i.id for i in bound_names(statement)]
 
 
+def ordered(remembered: list[Remembered]) -> list[Remembered]:
+    """The same, each after those that bind what it uses: what was bound again may be used by what had been written before it."""
+    binding = {name: one for one in remembered if not isinstance(one.statement, UPDATES) for name in one.words}
+    found: list[Remembered] = []
+    begun: set[int] = set()
+    waiting = [(one, False) for one in reversed(remembered)]
+    while waiting:
+        one, ready = waiting.pop()
+        if ready:
+            found.append(one)
+        elif id(one) not in begun:
+            begun.add(id(one))
+            waiting.append((one, True))
+            waiting.extend((binding[name], False) for name in sorted(one.uses, reverse=True) if name in binding)
+    return found
+
+
 class Rebinding(Commands):
     def __init__(self, host: Host, rebind: bool) -> None:
         super().__init__(host, rebind)
@@ -107,7 +124,7 @@ class Rebinding(Commands):
                 changed |= {i.id for i in bound_names(one.statement)}
                 self.reelaborated.extend(one.words)
             if isinstance(statement, FOLLOWING + PASSING):
-                self.remembered.append(Remembered(statement, frozenset(used_names(statement)) - bound, number))
+                self.remembered = ordered([*self.remembered, Remembered(statement, frozenset(used_names(statement)) - bound, number)])
             self.followed.extend(self.reelaborated)
         return items
 
