@@ -132,10 +132,10 @@ def _elementwise_types(op: Op) -> str:
 
 def derivative_words(op: Op) -> str:
     """What the derivative of an op is, written out where it is element-wise."""
-    if op.partials is None and op.means is not None:
+    if op.partials is None and op.elementwise and op.means is not None:
         return "that of its definition"
     if op.partials is None:
-        return "exact, of any order" if op.vjp is not None else "none: its value jumps"
+        return "exact, of any order" if op.vjp is not None or op.means is not None else "none: its value jumps"
     value = "r" if "y" in op.operands else "y"
     y = leaf("input", value, ArrayType("float64"))
     partials = op.partials(y, *_operands(op))

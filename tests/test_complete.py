@@ -89,7 +89,7 @@ FIRST = [
     ("train 10 epochs:\n  rate = co", "cosine"), ("train 10 epochs:\n  every 2 epochs:\n    ", "assert gradcheck load plot print save show"),
     ("train 10 epochs:\n  stop after 3 epochs without ", "higher lower"), ("train 10 epochs:\n  stop after 3 epochs without lower ", "C acc"),
     ("grad g = C wrt ", "bias w X y rate z"), ("print C with ", "X y bias w"), ("print C with X = A, ", "X y bias w"),
-    ("matrix Q[n, ", "classes d n"), ("shared W[", "classes d n"), ("int matrix Q[", "classes d n"),
+    ("matrix Q[n, ", "classes d n"), ("shared W[", "classes d n"), ("int matrix Q[", "classes d n"), ("shared W[d] = 0, V[", "classes d n"), ("shared W[d] = z[", "A acc"),
     ("device ", "auto cpu cuda numpy"), ("precision ", "float32 float64"), ("use ", "optim"), ("update ", "bias w"),
     ("plot sc", "scatter"), ("plot hist(z, b", "bins"), ("plot line(z) ", "title to"), ("let q = if z > 0 ", "then with and or"),
     ("def f(xx, yy = 1):\n  let inner = xx\n  return in", "inner"), ("def f(xx, yy = 1) = y", "y yy"), ("def f(x):\n  ", "let return"),

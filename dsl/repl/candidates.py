@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 FIT_METHODS = ("lbfgs", "newton", "gauss_newton")
 DEVICE_WORDS = ("what pays, the default", "compiled for the processor", "an NVIDIA GPU", "the reference")
-DECLARED = frozenset("scalar vector matrix tensor shared".split())
 
 
 def candidates(session: Session, place: Place) -> Menu:
@@ -74,7 +73,7 @@ def expression_offers(session: Session, place: Place) -> Iterator[Offer]:
     names = names_in_scope(session, place)
     if place.at_argument and (call := place.call) is not None:
         yield from parameter_offers(session, place, call.callee, call.done, call.named)
-    sizes = place.first in DECLARED and bool(place.brackets) and place.brackets[-1].opener == "["
+    sizes = place.wants_size
     for name, about in names.items():
         kind = about.kind if isinstance(about, Symbol) else str(about).partition(",")[0]
         if kind in ("optimizer", "step"):

@@ -18,6 +18,7 @@ from dsl.syntax.parse import keywords_after
 from dsl.syntax.pieces import enclosing, line_facts, line_tokens, pieces
 
 _WORD = re.compile(r"[\w\u0300-\u036f]*\Z")
+DECLARED = frozenset("scalar vector matrix tensor shared".split())
 _LOOP = frozenset(("scan", "fold", "iterate"))
 # Words that say what the names behind them are.
 GOVERNORS = frozenset("wrt except of with over valid lower higher update precision device use report using".split())
@@ -159,6 +160,15 @@ class Place:
                     top, name = stack[-1], self.tokens[index - 1].text
                     stack[-1] = Call(top.opener, top.callee, top.done, (*top.named, name), name)
         return stack
+
+    @property
+    def wants_size(self) -> bool:
+        """Whether this is the shape of a declaration."""
+        if self.first not in DECLARED or not self.brackets or self.brackets[0].opener != "[":
+            return False
+        outside = [t.type for t in self.tokens if t.depth == 0]
+        since = outside[len(outside) - outside[::-1].index("COMMA"):] if "COMMA" in outside else outside
+        return "EQUAL" not in since
 
     @property
     def call(self) -> Call | None:
