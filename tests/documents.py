@@ -12,7 +12,7 @@ for `--update-golden`.
 
 A comment before a block says more, one word a line: `file NAME` writes the block to a file instead of running it, `before` puts the
 lines that follow before the script, `needs MODULE` leaves the block out where that is not installed, `not run` with its reason, `varies`
-where no number is the same twice.
+where no number is the same twice, `fresh` begins a new interactive session.
 
 Numbers agree if they are equal to half a unit of the last digit shown, or to six digits.  Times, rates and sizes in bytes vary from
 run to run: only their units are compared.  In expected lines `…` stands for anything, and in a line by itself for any
@@ -32,6 +32,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sybil import Document, Example, Region, Sybil
 
@@ -68,6 +69,8 @@ class Page:
     names: dict[str, object] = field(default_factory=lambda: {"__name__": "__main__"})
     written: list[tuple[Block, str]] = field(default_factory=list)
     update: bool = False
+    repl: Any = None
+    screen: io.StringIO = field(default_factory=io.StringIO)
 
 
 def blocks(text: str) -> list[Block]:
@@ -153,9 +156,24 @@ def run_console(block: Block, page: Page) -> Shown:
     return "".join(shown), block.body, block
 
 
+def run_repl(block: Block, page: Page) -> Shown:
+    from dsl.repl.commands import Repl
+    from dsl.repl.reader import CONTINUATION, PROMPT, transcript
+    if page.repl is None or block.told("fresh") is not None:
+        page.screen = io.StringIO()
+        page.repl = Repl(page.screen, page.screen)
+    shown = []
+    for entry in transcript(block.body) or []:
+        page.screen.seek(0)
+        page.screen.truncate()
+        page.repl.run(entry)
+        shown.append(PROMPT + entry.replace("\n", "\n" + CONTINUATION) + "\n" + page.screen.getvalue())
+    return "".join(shown), block.body, block
+
+
 def command_output(command: str) -> str:
     words = shlex.split(command.replace("\\\n", " "))
-    if words[0] == "lr" and not {"|", ">", ";", "&&"} & set(words):
+    if words[0] == "lr" and not set("|>;&$") & set(command):
         from dsl.cli import commands
         both = io.StringIO()
         with contextlib.redirect_stdout(both), contextlib.redirect_stderr(both), contextlib.suppress(SystemExit):
@@ -166,7 +184,7 @@ def command_output(command: str) -> str:
     return done.stdout + done.stderr
 
 
-RUNNERS = {"lr": run_script, "python": run_python, "console": run_console}
+RUNNERS = {"lr": run_script, "python": run_python, "console": run_console, "repl": run_repl}
 
 
 # ---------------------------------------------------------------- comparing
