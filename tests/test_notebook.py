@@ -164,7 +164,8 @@ class TestInAKernel:
         found = problem(out["unknown"])
         assert found["ename"] == "LrError" and "Python's `text` is a str" in found["evalue"] and "Traceback" not in str(found["traceback"])
         assert any("\x1b[1;31merror[E0301]" in line for line in found["traceback"])
-        assert "<cell " in problem(out["syntax"])["evalue"]
+        (number,) = {c.execution_count for c in ran[0].cells if c.source == CELLS["syntax"]}
+        assert f"<cell {number}>:1:" in problem(out["syntax"])["evalue"]
         assert texts(out["after"]) == ["np.float64(2.0)"]
         assert "E0301" in problem(out["part"])["evalue"] and texts(out["nothing of it"]) == ["False"]
         lines = problem(out["python error"])["traceback"]

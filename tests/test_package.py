@@ -94,9 +94,9 @@ def test_installed_wheel_runs_alone(built, tmp_path, dependencies):
 def test_dependencies_are_declared():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = list(project["dependencies"])
-    for extra in ("cuda12", "cuda13", "plot", "data", "bench"):
+    for extra in ("cuda12", "cuda13", "plot", "data", "notebook", "bench"):
         requirements += project["optional-dependencies"][extra]
-    declared = {re.match(r"[\w-]+?(?=-cuda\d|[^\w-])", requirement)[0] for requirement in requirements}
+    declared = {re.match(r"[\w-]+?(?=-cuda\d|[^\w-])", requirement)[0].lower() for requirement in requirements}
     imported = set()
     for path in (CHECKOUT / "dsl").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -104,4 +104,4 @@ def test_dependencies_are_declared():
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add((node.module or "").partition(".")[0])
-    assert imported - sys.stdlib_module_names - {"dsl"} <= declared
+    assert {name.lower() for name in imported - sys.stdlib_module_names - {"dsl"}} <= declared

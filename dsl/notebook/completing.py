@@ -5,27 +5,27 @@ In: what IPython knows of the text and the cursor.  Out: the completions of the 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-if TYPE_CHECKING:
-    from dsl.notebook.magics import LrMagics
+from dsl.session import Session
 
 CELL = re.compile(r"\s*%%lr\b[^\n]*\n")
 LINE = re.compile(r"(?:.*[=(]\s*|\s*)%lr\s+(?:--name[ =]\w+\s+)?")
 
 
-def complete_in(shell: Any, magics: LrMagics) -> None:
-    """The shell asks here first."""
+def complete_in(shell: Any, session: Callable[[], Session | None]) -> None:
+    """The shell asks here first; `session`: the one of the last cell."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
     def matcher(context: Any) -> Any:
         asked = part_asked(context.full_text, context.cursor_position, context.cursor_line, context.line_with_cursor)
-        cell = magics.cells.get(magics.current)
-        if asked is None or cell is None:
+        now = session()
+        if asked is None or now is None:
             return {"completions": [], "suppress": False}
         from dsl.repl.complete import complete
         text, cursor = asked
-        found = complete(cell.session, text, cursor)
+        found = complete(now, text, cursor)
         start = min((c.start for c in found), default=cursor)
         return {"completions": [SimpleCompletion(text=c.text, type=c.kind) for c in found], "suppress": True,
                 "matched_fragment": text[start:cursor], "ordered": True}

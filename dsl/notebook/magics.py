@@ -83,7 +83,7 @@ class LrMagics:
         for kind, function, text in (("line", line, LINE), ("cell", whole, WHOLE)):
             function.__doc__ = text
             self.shell.register_magic_function(magic.no_var_expand(function), kind, "lr")
-        complete_in(self.shell, self)
+        complete_in(self.shell, lambda: self.cells[self.current].session if self.current in self.cells else None)
         highlight_in(self.shell)
 
     # ------------------------------------------------------------ sessions
@@ -94,11 +94,15 @@ class LrMagics:
         if found is not None and not fresh:
             self.check(name, found, given)
         else:
-            found = Cell(self.shell.user_ns, hasattr(self.shell, "kernel"), lambda: int(self.shell.execution_count), **given)
+            found = Cell(self.shell.user_ns, hasattr(self.shell, "kernel"), self.number, **given)
             self.cells[name] = found
             self.offer(name, found)
         self.current = name
         return found
+
+    def number(self) -> int:
+        """Of the cell that runs: `In` holds it already, while the shell's own count may be the next one's."""
+        return len(self.shell.user_ns.get("In", "  ")) - 1
 
     def check(self, name: str, cell: Cell, given: dict[str, Any]) -> None:
         elaborator = cell.session.elaborator

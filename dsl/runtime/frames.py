@@ -10,6 +10,7 @@ times of a table are texts, as a CSV file would have them.  Imports none of thes
 """
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from numbers import Real
@@ -194,7 +195,7 @@ def _read(place: str, raw: Any) -> Column:
 
 
 def _pandas(raw: Any) -> Column:
-    import pandas
+    pandas: Any = sys.modules["pandas"]                  # whose value this is
     series = raw if isinstance(raw, pandas.Series) else pandas.Series(raw)
     dtype = series.dtype
     if isinstance(dtype, pandas.CategoricalDtype):
@@ -220,7 +221,7 @@ def _pandas(raw: Any) -> Column:
 
 
 def _polars(series: Any) -> Column:
-    import polars
+    polars: Any = sys.modules["polars"]
     some = series.null_count() > 0
     absent = series.is_null().to_numpy() if some else None
     kind = series.dtype
