@@ -240,7 +240,7 @@ class Place:
         return True
 
 
-LONG = 100
+LONG = 20
 """Lines of a statement that are looked at whole."""
 
 
