@@ -9,7 +9,7 @@ the training is over at once, what `Progress` shows.
         │⠱⡀
     0.1 ┤ ⠈⠢⢄⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀
         └┬──────────┬─────────
-         0          50   epoch
+         0      epoch 50
     ████████░░░░  epoch 62/100  84,000 steps/s  0:03 elapsed  0:02 left
 """
 from __future__ import annotations
@@ -38,6 +38,8 @@ DECADES = 100.0
 """From this factor between the largest and the least cost on, the axis is logarithmic."""
 MOST_POINTS = 2048
 MOST_SERIES = 6
+LARGEST = 1e150
+"""Larger costs are drawn as this: the length of an axis is to be a number."""
 
 
 class Curve(Progress):
@@ -68,7 +70,7 @@ class Curve(Progress):
             if values and (values[-1] == value or places[-1] >= place):
                 continue
             places.append(place)
-            values.append(value)
+            values.append(min(max(value, -LARGEST), LARGEST))    # a nan stays one
             if len(places) > MOST_POINTS:
                 del places[1::2], values[1::2]
 
@@ -148,7 +150,7 @@ class Curve(Progress):
         for number, (name, (places, values)) in enumerate(series.items()):
             canvas.line(x(places), y(values), number, 0 if terminal.colors else number)
             entries.append((number, line_sample(number, number, terminal), f"{name} {values[-1]:.4g}"))
-        drawn = framed(canvas, x, y, self.unit)
+        drawn = framed(canvas, x, y, x_unit=self.unit)
         return [*legend(entries, width, terminal), *drawn]
 
 

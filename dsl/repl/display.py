@@ -66,7 +66,7 @@ def _lines(name: str, value: AnySummary, digits: int, terminal: Terminal) -> lis
 
 
 def _narrower(terminal: Terminal, by: int) -> Terminal:
-    return Terminal(max(terminal.columns - by, NARROWEST), colors=terminal.colors, unicode=terminal.unicode)
+    return Terminal(max(terminal.columns - by, NARROWEST // 2), colors=terminal.colors, unicode=terminal.unicode)
 
 
 def _marked(text: str, terminal: Terminal) -> str:

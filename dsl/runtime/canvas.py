@@ -206,8 +206,8 @@ def _short(text: str) -> str:
     return f"{digits}e{int(exponent)}" if power else text
 
 
-def framed(canvas: Canvas, x: Axis, y: Axis, x_name: str = "", y_name: str = "") -> list[str]:
-    """The canvas with its axes, their round numbers and their names."""
+def framed(canvas: Canvas, x: Axis, y: Axis, x_name: str = "", y_name: str = "", x_unit: str = "") -> list[str]:
+    """The canvas with its axes, their round numbers and their names; `x_unit` stands before the last number of x."""
     terminal = canvas.terminal
     bar, corner, tick, flat, under = "│└┤─┬" if terminal.unicode else "|++-+"
     y_ticks = y.ticks(max(3, canvas.rows // 3))
@@ -220,12 +220,16 @@ def framed(canvas: Canvas, x: Axis, y: Axis, x_name: str = "", y_name: str = "")
     for row, drawn in enumerate(canvas.text()):
         left = f"{padded(labels.get(row, ''), width, right=True)} {tick if row in labels else bar}"
         lines.append((terminal.styled(left, "dim") + drawn).rstrip())
-    x_ticks = x.ticks(max(3, canvas.columns // 12))
+    x_ticks = x.ticks(max(3, canvas.columns // (13 if x_unit else 12)))
     below, edge = "", [flat] * canvas.columns
-    for place, text in zip(x(np.array(x_ticks)), x.labels(x_ticks), strict=True):
+    texts = x.labels(x_ticks)
+    for number, (place, text) in enumerate(zip(x(np.array(x_ticks)), texts, strict=True), 1):
         column = min(int(float(place) * canvas.columns), canvas.columns - 1)
         edge[column] = under
-        start = max(0, min(column - (cells(text) - 1) // 2, canvas.columns - cells(text)))
+        start = column - (cells(text) - 1) // 2
+        if x_unit and number == len(texts):
+            text, start = f"{x_unit} {text}", start - cells(x_unit) - 1
+        start = max(0, min(start, canvas.columns - cells(text)))
         if start >= len(below) + (2 if below else 0):
             below = below.ljust(start) + text
     margin = " " * (width + 1)
