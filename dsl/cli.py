@@ -245,7 +245,7 @@ def test(context: click.Context, files: tuple[str, ...], verbose: bool, as_json:
 
 # ---------------------------------------------------------------- explain, doctor
 @commands.command(short_help="Explain an error code, a function, a keyword or an optimiser.")
-@click.argument("name", metavar="NAME", required=False, shell_complete=completes("codes"))
+@click.argument("name", metavar="NAME", required=False, shell_complete=completes("topics"))
 @click.option("--list", "as_list", is_flag=True, help="All codes with their titles.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def explain(name: str | None, as_list: bool, as_json: bool) -> None:

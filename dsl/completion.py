@@ -120,9 +120,14 @@ def _bound(context: click.Context) -> Iterator[tuple[str, str]]:
 
 
 # ---------------------------------------------------------------- other words
-def codes(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:
+def topics(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:
+    """What `lr explain` knows: error codes, and names of the language, for which the op table is read."""
     from dsl.error_index import ENTRIES
-    return [CompletionItem(code, help=entry.title) for code, entry in ENTRIES.items() if code.startswith(word.upper())]
+    found = [CompletionItem(code, help=entry.title) for code, entry in ENTRIES.items() if word and code.startswith(word.upper())]
+    if found:
+        return found
+    from dsl.help import known_names
+    return [CompletionItem(name) for name in sorted(known_names()) if name.startswith(word)]
 
 
 def benchmarks(context: click.Context, parameter: click.Parameter, word: str) -> list[CompletionItem]:

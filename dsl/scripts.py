@@ -5,32 +5,37 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dsl.errors import FileTrouble, error
+from dsl.errors import FileTrouble, did_you_mean, error
 
 SUFFIX = ".lr"
+LARGEST = 64 << 20             # bytes: four times what the parser reads
 
 
 def read_bytes(path: str | Path) -> bytes:
     """What a script's file holds.  Raises `FileTrouble`."""
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(LARGEST + 1)
     except (OSError, ValueError) as problem:             # ValueError: a zero byte in the path
         help = None
         if isinstance(problem, IsADirectoryError):
             help = f"a script is a file, such as `{Path(path) / 'model.lr'}`; `lr test` and `lr fmt` take folders"
         raise error("E0601", f"cannot read `{path}`: {getattr(problem, 'strerror', None) or problem}", kind=FileTrouble,
                     help=help or _nearby(Path(path))) from None
+    if len(data) > LARGEST:
+        raise error("E0602", f"`{path}` is larger than any script: more than {LARGEST >> 20} MiB", kind=FileTrouble,
+                    help="data belongs into files of its own, which a script reads: `data t = csv(\"t.csv\")`")
+    return data
 
 
 def _nearby(path: Path) -> str | None:
     """What may have been meant by the name of a file that is not there."""
-    from difflib import get_close_matches
     try:
         names = [entry.name for entry in os.scandir(path.parent) if entry.name.endswith(SUFFIX)]
     except (OSError, ValueError):
         return None
-    near = get_close_matches(path.name, names, 1) or get_close_matches(path.name + SUFFIX, names, 1, 0.9)
-    return f"did you mean `{path.parent / near[0]}`?" if near else None
+    near = did_you_mean(path.name.removesuffix(SUFFIX), [name.removesuffix(SUFFIX) for name in names])
+    return f"did you mean `{path.parent / (near + SUFFIX)}`?" if near else None
 
 
 def read_script(path: str | Path) -> str:
@@ -49,10 +54,13 @@ def script_text(data: bytes, name: str) -> str:
 
 
 def scripts_in(paths: Iterable[str]) -> list[Path]:
-    """Files as given, and those ending in `.lr` of folders, at any depth.  Raises `FileTrouble` if a folder has none."""
+    """Files as given, and those ending in `.lr` of folders, at any depth.
+
+    Raises `FileTrouble` if a folder has none, and for a file that is something else, which nobody wants to be rewritten."""
     found: list[Path] = []
     for given in paths:
         if not os.path.isdir(given):
+            check_kind(given)
             found.append(Path(given))
             continue
         inside = sorted(_below(given))

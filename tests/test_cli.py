@@ -158,7 +158,7 @@ def test_unreadable_file(lr, tmp_path, monkeypatch):
     from pathlib import Path
 
     (tmp_path / "a.lr").write_text("print 1")
-    monkeypatch.setattr(Path, "read_bytes", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(Path, "open", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     done = lr("run", "a.lr")
     assert done.exit_code == 2 and "ermission denied" in done.stderr
 

@@ -78,6 +78,7 @@ def test_what_can_be_set(folder):
 
 def test_codes_and_benchmarks():
     assert completed("explain", "e01") == [code for code in ENTRIES if code.startswith("E01")]
+    assert completed("explain", "softm") == ["softmax"] and {"train", "adam", "softmax"} <= set(completed("explain", ""))
     assert "tutorial" in completed("bench", "") and completed("bench", "tut") == ["tutorial"]
 
 
