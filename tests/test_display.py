@@ -121,7 +121,6 @@ def gpu():
         yield found
 
 
-@pytest.mark.child_process
 def test_figures_of_a_gpu_are_computed_there(gpu):
     from dsl.backends.cuda.device import CupyLauncher
     launcher = CupyLauncher()
@@ -137,7 +136,6 @@ def test_figures_of_a_gpu_are_computed_there(gpu):
     assert statistics(big) == Statistics(1.7e308, 1.7e308, 1.7e308, 50, 0)
 
 
-@pytest.mark.child_process
 def test_a_value_of_a_session_on_a_gpu(gpu):
     session = dsl.Session(device="cuda", stdout=io.StringIO(), stderr=io.StringIO())
     session.load(Source("a.lr", "data A = linspace(-1, 1, 300)[:, None] + [0.0, 0.5]\nlet B = 2 * A\ndata t = 1.0"))
