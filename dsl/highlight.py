@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from pygments.lexer import Lexer
+from pygments.lexer import Lexer, do_insertions                # type: ignore[attr-defined]  # the stubs lack it
 from pygments.style import Style
 from pygments.token import (
     Comment,
@@ -60,6 +60,47 @@ class LrLexer(Lexer):
         for start, end in pieces(text):
             for offset, kind, word in _coloured(text[start:end]):
                 yield start + offset, kind, word
+
+
+PROMPT, CONTINUATION = "lr> ", "... "
+
+
+class LrTranscriptLexer(Lexer):
+    """What a terminal shows of a session: entries behind their prompts, results, errors."""
+
+    name = "lr session"
+    url = LrLexer.url
+    aliases: ClassVar[list[str]] = ["lr-repl"]
+    filenames: ClassVar[list[str]] = []
+    mimetypes: ClassVar[list[str]] = ["text/x-lr-session"]
+
+    def get_tokens_unprocessed(self, text: str) -> Iterator[Piece]:
+        """Offset, kind and text of every token."""
+        entry: list[tuple[int, str]] = []                   # the lines of the entry being read
+        start, failed = 0, False
+        for line in text.splitlines(keepends=True):
+            prompt = next((p for p in (PROMPT, CONTINUATION) if line.startswith(p) or line.rstrip("\r\n") == p.rstrip()), None)
+            if prompt != CONTINUATION or not entry:
+                yield from _entry(entry)
+                entry = []
+            if prompt == PROMPT or (prompt == CONTINUATION and entry):
+                entry.append((start, line))
+                failed = False
+            else:
+                failed = failed or line.startswith(("error[", "warning["))
+                yield start, Generic.Error if failed else Generic.Output, line
+            start += len(line)
+        yield from _entry(entry)
+
+
+def _entry(lines: list[tuple[int, str]]) -> Iterator[Piece]:
+    """The lines of one entry: highlighted together, each behind its prompt."""
+    code, prompts = "", []
+    for _, line in lines:
+        prompts.append((len(code), [(0, Generic.Prompt, line[:len(PROMPT)])]))
+        code += line[len(PROMPT):]
+    for offset, kind, word in do_insertions(prompts, LrLexer().get_tokens_unprocessed(code)):
+        yield lines[0][0] + offset, kind, word
 
 
 @lru_cache(maxsize=4096)

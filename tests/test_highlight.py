@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from pygments.token import Comment, Error, Keyword, Name, Operator, String, Token
+from pygments.token import Comment, Error, Generic, Keyword, Name, Operator, String, Token
 
 from dsl.errors import Source
-from dsl.highlight import LrDark, LrEither, LrLexer, LrLight
+from dsl.highlight import CONTINUATION, PROMPT, LrDark, LrEither, LrLexer, LrLight, LrTranscriptLexer
+from dsl.repl import reader
 from dsl.syntax.layout import scan
 from dsl.syntax.parse import parse
 from dsl.syntax.pieces import enclosing, keywords, pieces
@@ -144,6 +145,39 @@ def test_entry_point():
     module, name = re.search(r'\[project.entry-points."pygments.lexers"\]\nlr = "(.*):(.*)"', project).groups()
     assert getattr(importlib.import_module(module), name) is LrLexer
     assert LrLexer.name == "lr" and "*.lr" in LrLexer.filenames
+
+
+# ---------------------------------------------------------------- transcripts
+TRANSCRIPT = """lr> let a = 1
+lr> train 3 epochs:
+...   every 1 epochs: print C
+...
+1.0
+lr> let q = z
+error[E0301]: no name `z`
+ --> <entry 1>:1:9
+lr>
+lr> a
+1.0
+"""
+
+
+def test_transcript():
+    found = list(LrTranscriptLexer().get_tokens_unprocessed(TRANSCRIPT))
+    place = 0
+    for offset, _, word in found:
+        assert offset == place
+        place += len(word)
+    assert "".join(word for _, _, word in found) == TRANSCRIPT
+    kinds_of = {}
+    for _, kind, word in found:
+        kinds_of.setdefault(word, kind)
+    assert kinds_of["lr> "] is kinds_of["... "] is Generic.Prompt and kinds_of["1.0\n"] is Generic.Output
+    assert kinds_of["every"] is kinds_of["train"] is Keyword and kinds_of["error[E0301]: no name `z`\n"] is Generic.Error
+    assert sum(kind is Generic.Prompt for _, kind, _ in found) == 7
+    assert (PROMPT, CONTINUATION) == (reader.PROMPT, reader.CONTINUATION)
+    for end in range(len(TRANSCRIPT)):
+        assert "".join(w for _, _, w in LrTranscriptLexer().get_tokens_unprocessed(TRANSCRIPT[:end])) == TRANSCRIPT[:end]
 
 
 # ---------------------------------------------------------------- the pieces
