@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from pygments.lexer import Lexer, do_insertions                # type: ignore[attr-defined]  # the stubs lack it
+from pygments.lexer import Lexer, do_insertions  # type: ignore[attr-defined]  # the stubs lack it
 from pygments.style import Style
 from pygments.token import (
     Comment,
