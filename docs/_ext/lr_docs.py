@@ -5,7 +5,9 @@ Out: pages below `docs/_generated`, which the other pages include, and the highl
 if it changed, so that a second build does only what is left to do."""
 from __future__ import annotations
 
+import base64
 import io
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -39,7 +41,7 @@ def setup(app: Any) -> dict[str, Any]:
 
 def generate() -> None:
     pages = {"functions.md": functions(), "statements.md": statements(), "errors.md": errors(),
-             "optimizers.md": optimizers(), "commands.md": commands(), "speed.md": speed(), **gallery()}
+             "optimizers.md": optimizers(), "commands.md": commands(), "speed.md": speed(), **gallery(), **notebook()}
     for name, text in pages.items():
         place = OUT / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -241,6 +243,32 @@ def gallery() -> dict[str, str | bytes]:
 
 def sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}" + ("." if words and words[-1] not in ".!?" else "")
+
+
+# ---------------------------------------------------------------- the notebook
+def notebook() -> dict[str, str | bytes]:
+    """`examples/notebook.ipynb` with the outputs that are stored in it, which the tests hold to be what it shows."""
+    pages: dict[str, str | bytes] = {}
+    parts = []
+    for number, cell in enumerate(json.loads((ROOT / "examples" / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(re.sub(r"^# .*\n+", "", source) + "\n")
+            continue
+        parts.append(fence("lr" if source.startswith("%%lr") else "python", source))
+        for place, output in enumerate(cell["outputs"]):
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"notebook-{number}-{place}.png"
+                pages[name] = base64.b64decode("".join(data["image/png"]))
+                parts.append(f"![plot](../_generated/{name})\n")
+            elif "text/html" in data:
+                parts.append("```{raw} html\n<div class=\"notebook\">" + "".join(data["text/html"]) + "</div>\n```\n")
+            else:
+                text = "".join(output.get("text", data.get("text/plain", output.get("traceback", ""))))
+                parts.append(fence("text", re.sub(r"\x1b\[[0-9;]*m", "", text)))
+    pages["notebook.md"] = "\n".join(parts)
+    return pages
 
 
 # ---------------------------------------------------------------- speed
