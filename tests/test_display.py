@@ -13,7 +13,7 @@ import pytest
 import dsl
 from dsl.backends.cuda.memory import Memory, kept
 from dsl.errors import Source
-from dsl.repl.display import show_formula, show_value, vars_table
+from dsl.repl.display import show_formula, show_formulas, show_value, vars_table
 from dsl.runtime.printing import format_array, format_value
 from dsl.runtime.statistics import Statistics, statistics
 from dsl.runtime.summary import Summary, TableSummary, resolved, summarize
@@ -272,6 +272,12 @@ def test_a_broken_formula():
         "           + ((1 - y) * log((1 - p)))))\n"
         "     + (0.01 * sum(sqr(w))))")
     assert show_formula(text, start="C = ") == "C = " + text
+
+
+def test_only_lines_that_are_too_long_are_broken():
+    text = "let h = x\nd C / d w : float64 = (alpha * (beta + gamma))\n"
+    assert show_formulas(text) == text
+    assert show_formulas(text, width=40) == "let h = x\nd C / d w : float64 =\n    (alpha * (beta + gamma))\n"
 
 
 def test_a_formula_that_was_cut_off_is_broken_too():

@@ -300,8 +300,21 @@ OPEN, CLOSE = "([{", ")]}"
 
 def show_formula(text: str, *, start: str = "", width: int = 80) -> str:
     """`start` and a formula; one that is too long is broken: operands under each other with their operators before them, arguments on
-    lines of their own."""
-    return start + _broken(text, cells(start), 2 if start else 0, max(width, NARROWEST))
+    lines of their own; after a long start it begins a line of its own."""
+    width = max(width, NARROWEST)
+    column = cells(start)
+    if column > width // 2 - 4 and column + cells(text) > width:
+        return start.rstrip() + "\n    " + _broken(text, 4, 4, width)
+    return start + _broken(text, column, 2 if start else 0, width)
+
+
+def show_formulas(text: str, *, width: int = 80) -> str:
+    """Lines such as those of `lr show`, `cost  C  float64  = mean(sqr(y))`, of which those that are too long are broken."""
+    lines = []
+    for line in text.split("\n"):
+        start, equals, formula = line.partition(" = ") if cells(line) > width else ("", "", line)
+        lines.append(show_formula(formula, start=start + equals, width=width))
+    return "\n".join(lines)
 
 
 def _broken(text: str, column: int, indent: int, width: int) -> str:
