@@ -69,6 +69,7 @@ TABLES = {
     "arrow dictionary": lambda: pa.table({**COLUMNS, "name": pa.array(COLUMNS["name"]).dictionary_encode()}),
     "a stream": lambda: Stream(pa.table(COLUMNS)),
     "an array of structs": lambda: OneArray(pa.record_batch(COLUMNS).to_struct_array()),
+    "a dict": lambda: {**COLUMNS, "age": np.array(COLUMNS["age"]), "height": pd.Series(COLUMNS["height"])},
     "structured": lambda: np.array(list(zip(*COLUMNS.values())), [("age", "i4"), ("height", ">f8"), ("name", "U9"), ("wed", "?")]),
 }
 
@@ -100,6 +101,9 @@ def test_a_table_in_place_of_a_file(make, tmp_path):
 
 @pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
 def test_a_table_for_a_matrix(make, forms):
+    if isinstance(make(), dict):
+        fault(lambda: forms.eval("s", X=make()), "E0903", "dict")
+        return
     fault(lambda: forms.eval("s", X=make()), "E0613", "`name`", "`X`", "texts")
     numbers = pd.DataFrame(COLUMNS)[["age", "height"]].to_numpy(float)
     value = make()
@@ -121,6 +125,11 @@ def test_a_table_for_data_that_is_no_file():
     assert m["x"].tolist() == [2, 1, 2]
     m = dsl.compile('data t = csv("a.csv")\ndata c = codes(t)', data={"t": pd.Series(["q", "p"])})
     assert m["c"].tolist() == [1, 0]
+
+
+def test_columns_of_different_lengths():
+    fault(lambda: dsl.compile(PEOPLE, data={"t": {**COLUMNS, "age": [1, 2]}}), "E0903", "`age` 2", "`name` 3")
+    fault(lambda: dsl.compile(PEOPLE, data={"t": {**COLUMNS, "age": {"a": 1}}}), "E0903", "`age`")
 
 
 def test_training_on_a_dataframe():

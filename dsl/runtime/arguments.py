@@ -87,7 +87,7 @@ def as_given(name: str, value: Any, launcher: Any = None, table: bool = False,
         return value
     if (type(value) not in PLAIN or (isinstance(value, np.ndarray) and value.dtype.names)) and not on_device(value):
         value = frames.received(name, value)
-        if table and frames.is_table(value):
+        if table and (isinstance(value, Mapping) or frames.is_table(value)):
             return frames.table(name, value, missing)
         if frames.is_column(value):
             return within(name, frames.column(name, value, missing))

@@ -11,7 +11,7 @@ times of a table are texts, as a CSV file would have them.  Imports none of thes
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from numbers import Real
 from typing import Any, Literal
@@ -45,9 +45,7 @@ def library(value: Any) -> str:
 
 def received(name: str, value: Any) -> Any:
     """The value, or Arrow data of any library as pyarrow's: a stream can be read only once."""
-    if library(value) in ("pandas", "polars", "numpy") or not (hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__")):
-        return value
-    return _arrow(value, name)
+    return value if library(value) in ("pandas", "polars", "numpy") or not _is_arrow(value) else _arrow(value, name)
 
 
 def is_table(value: Any) -> bool:
@@ -93,9 +91,13 @@ def table(name: str, value: Any, missing: Missing | None = None) -> LoadedTable:
             kept = ~np.logical_or.reduce(absent)
     arrays = {}
     for title, read in found.items():
-        values = read.values if missing == "drop" else filled(f"column `{title}` of `{name}`", read, missing)
+        values = read.values if missing == "drop" else filled(f"column `{title}` of `{name}`", read, missing,
+                                                              ", or write `missing = nan` or `missing = drop` where the script loads it")
         arrays[title] = values[kept]
     lengths = {len(array) for array in arrays.values()}
+    if len(lengths) > 1:
+        shown = ", ".join(f"`{title}` {len(array)}" for title, array in arrays.items())
+        raise error("E0903", f"the columns of `{name}` differ in length: {shown}")
     return LoadedTable(arrays, lengths.pop() if lengths else 0)
 
 
@@ -121,15 +123,14 @@ def column(name: str, value: Any, missing: Missing | None = None) -> Array:
     return filled(f"`{name}`", read, missing)
 
 
-def filled(place: str, read: Column, missing: Missing | None = None) -> Array:
+def filled(place: str, read: Column, missing: Missing | None = None, more: str = "") -> Array:
     """The values of a column in which every cell has one, or nan (""): E0605 with the row otherwise."""
     if read.absent is None or not read.absent.any():
         return read.values
     if missing is None:
         row = int(np.argmax(read.absent))
         raise error("E0605", f"{place} has no value in row {row}",
-                    help=f"rows count from 0; fill it, `{read.fill}`, or leave the row out; in place of a script's `csv(…)`, "
-                    "`missing = nan` and `missing = drop` there hold for a table")
+                    help=f"rows count from 0; fill it: `{read.fill}`, leave the row out{more}")
     if read.values.dtype.kind in "biuf":
         return np.where(read.absent, np.nan, read.values)
     return np.where(read.absent, "", read.values)
@@ -158,7 +159,11 @@ def _instead(array: Array, cell: str) -> str:
 
 # ---------------------------------------------------------------- columns
 def columns(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Names and columns of a table, each as its library has it."""
+    """Names and columns of a table, each as its library has it; those of a mapping may be lists."""
+    if isinstance(value, Mapping):
+        yield from ((str(title), received(f"{name}.{title}", raw) if hasattr(raw, "dtype") or _is_arrow(raw) else np.asarray(raw))
+                    for title, raw in value.items())
+        return
     if isinstance(value, np.ndarray):
         flat = value.reshape(-1)
         yield from ((field, flat[field]) for field in value.dtype.names or ())
@@ -274,6 +279,10 @@ def _arrow(value: Any, name: str) -> Any:
     except Exception as problem:                         # whatever the producer of the stream raises
         line = str(problem).strip().partition("\n")[0]
         raise error("E0903", f"`{name}` cannot be read as Arrow data: {line}") from None
+
+
+def _is_arrow(value: Any) -> bool:
+    return hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__")
 
 
 def _whole(found: Any) -> Any:

@@ -93,7 +93,7 @@ let y = fold(x = 0.5 for t in arange(n): r * x * (1 - x))
 """
 SCRIPTS["scan-grad"] = SCRIPTS["scan"] + "grad g = y wrt r\n"
 
-SETTINGS = {"device": "cpu"}
+SETTINGS: dict[str, Any] = {"device": "cpu"}
 
 
 def versions() -> dict[str, str]:
