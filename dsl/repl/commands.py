@@ -174,10 +174,10 @@ def described(repl: Repl, name: str | None, view: str | None, form: Any = "cuda"
 
 
 def show(repl: Repl, rest: str) -> None:
+    from dsl.repl.display import show_formula, show_formulas
     if not rest or rest in repl.session.elaborator.scope:
-        repl.say(described(repl, rest or None, None) or "nothing is bound yet\n")
+        repl.say(show_formulas(described(repl, rest or None, None), width=repl.terminal.columns) or "nothing is bound yet\n")
         return
-    from dsl.repl.display import show_formula
     with repl.tried():
         text = repl.session.shown(rest, value_of(repl, rest))
     repl.say(show_formula(text, width=repl.terminal.columns))
@@ -185,9 +185,10 @@ def show(repl: Repl, rest: str) -> None:
 
 def grad(repl: Repl, rest: str) -> None:
     rest = needed("grad", rest, "C wrt w")
+    from dsl.repl.display import show_formulas
     symbol = repl.session.elaborator.scope.get(rest)
     if symbol is not None:
-        repl.say(described(repl, rest, "grad"))
+        repl.say(show_formulas(described(repl, rest, "grad"), width=repl.terminal.columns))
         return
     if "wrt" not in rest.split():
         raise error("E0911", f"`:grad` of `{rest}` with respect to what?", help=f"write `:grad {rest} wrt w`")
@@ -205,7 +206,7 @@ def grad(repl: Repl, rest: str) -> None:
             assert isinstance(value, Node)
             lines.append(f"d {statement.value.span.text} / d {variable.id} : {type_words(repl, value)} = "
                          f"{repl.session.shown('grad _', value)}")
-    repl.say("\n".join(lines))
+    repl.say(show_formulas("\n".join(lines), width=repl.terminal.columns))
 
 
 def kernels(repl: Repl, rest: str) -> None:
