@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dsl.errors import FileTrouble, LrError, Span, error
+from dsl.ops.leaves import leaf_name
 from dsl.runtime.compute import LeafKey
 from dsl.runtime.place import Place, as_json, from_json
 from dsl.runtime.saved import Saved, read, spoilt, write
@@ -75,8 +76,8 @@ class Checkpoint:
         """The variables at the best value so far."""
         if self.plan.checkpoint is None or self.plan.checkpoint.best is None or not self.place.watch.step:
             return None
-        targets = {key[1]: key for g in self.plan.groups for u in g.updates if (key := leaf_key(u.target))}
-        return {key: own(self.saved.arrays[name]) for name, key in targets.items() if name in self.saved.arrays}
+        targets = [u.target for g in self.plan.groups for u in g.updates]
+        return {leaf_key(t): own(self.saved.arrays[leaf_name(t)]) for t in targets if leaf_name(t) in self.saved.arrays}
 
 
 def found(session: Running, path: Path | None) -> Checkpoint | None:

@@ -61,7 +61,7 @@ class Commands(Training):
                 if self.in_epoch:
                     raise error("E0512", "`load` does not stand inside a `train`", statement.span,
                                 "its variables are those of the training", help="load the state above the `train`")
-                return [program.LoadState(statement.span, self.state_path(path))]
+                return [program.LoadState(statement.span, self.state_path(path, reading=True))]
             case ast.GoOn():
                 if not self.rebind:
                     raise error("E0422", "`train` by itself goes on with a training that was interrupted", statement.span,

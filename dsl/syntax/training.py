@@ -215,14 +215,16 @@ class Training(Updates):
                         clause.span, ", ".join(f"`{c}`" for c in costs), help="say what is watched: `stop after 10 epochs without lower C`")
         return program.Checkpoint(path, count, clause.unit, (rule.name, rule.lower) if rule is not None else (costs[0], True))
 
-    def state_path(self, expr: ast.Expr) -> str:
+    def state_path(self, expr: ast.Expr, reading: bool = False) -> str:
         """The name of a file that holds the whole state."""
         if not isinstance(expr, ast.Text):
             raise error("E0504", "a path is a text in quotes", expr.span)
         if not expr.value.lower().endswith(".safetensors"):
-            raise error("E0608", f"the whole state goes into a .safetensors file, not `{expr.value}`", expr.span,
-                        help=f'write `"{expr.value.rpartition("/")[2].partition(".")[0] or "m"}.safetensors"`; '
-                        'one value goes into a .csv or .npy file: `save w to "w.csv"`')
+            name = f"{expr.value.rpartition('/')[2].partition('.')[0] or 'm'}.safetensors"
+            where = "is in" if reading else "goes into"
+            raise error("E0608", f"the whole state {where} a .safetensors file, not `{expr.value}`", expr.span,
+                        help='numbers come from other files as data: `data t = csv("t.csv")`' if reading else
+                        f'write `"{name}"`; one value goes into a .csv or .npy file: `save w to "w.csv"`')
         return expr.value
 
     @abstractmethod
