@@ -23,6 +23,8 @@ FEW_POINTS = 200
 SHADES, ASCII_SHADES = " ░▒▓█", " .:-=+*%#@"
 VIRIDIS = ("440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725")
 """Nine of the colours of matplotlib's colour map of that name (https://bids.github.io/colormap/, CC0)."""
+NEAR_VIRIDIS = (53, 54, 55, 61, 67, 31, 37, 36, 42, 41, 77, 113, 149, 185, 226)
+"""Of 256 colours, such as go the same way."""
 
 
 def plotted(marks: Sequence[Mark], title: str, terminal: Terminal) -> list[str]:
@@ -200,11 +202,10 @@ def _color(level: float, ground: int, terminal: Terminal) -> str:
 
 @cache
 def _map(number: int, ground: int, true: bool) -> str:
+    if not true:
+        return f"{ground};5;{NEAR_VIRIDIS[round(number / 63 * (len(NEAR_VIRIDIS) - 1))]}"
     place = number / 63 * (len(VIRIDIS) - 1)
     left, part = min(int(place), len(VIRIDIS) - 2), place - min(int(place), len(VIRIDIS) - 2)
     ends: Any = [[int(text[i:i + 2], 16) for i in (0, 2, 4)] for text in VIRIDIS[left:left + 2]]
     red, green, blue = (round(a + part * (b - a)) for a, b in zip(*ends, strict=True))
-    if true:
-        return f"{ground};2;{red};{green};{blue}"
-    cube = [min(range(6), key=lambda k: abs(value - (0, 95, 135, 175, 215, 255)[k])) for value in (red, green, blue)]
-    return f"{ground};5;{16 + 36 * cube[0] + 6 * cube[1] + cube[2]}"
+    return f"{ground};2;{red};{green};{blue}"
