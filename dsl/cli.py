@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from dsl.console import OK, WRONG, Commands, color_option, completes, exit_code, report, write_json
+from dsl.console import OK, USAGE, WRONG, Commands, color_option, completes, exit_code, open_streams, report, unwritable, write_json
 from dsl.errors import Diagnostic, LrError, Source, did_you_mean
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ def commands(context: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The program `lr`."""
     gc.set_threshold(200_000)               # graphs and trees live long; looking for cycles among them takes a tenth of a check
-    commands.main(args=list(arguments) if arguments is not None else None, prog_name="lr")
+    open_streams()
+    try:
+        commands.main(args=list(arguments) if arguments is not None else None, prog_name="lr")
+    except OSError as problem:              # of a `--help`, which no command has been asked for
+        if not unwritable(problem):
+            raise
+        raise SystemExit(USAGE) from None
     raise SystemExit(OK)
 
 

@@ -5,9 +5,11 @@ In: what a command found or raised.  Out: text on standard error, JSON on standa
 """
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -70,6 +72,28 @@ def completes(what: str) -> Any:
     return callback
 
 
+def open_streams() -> None:
+    """Gives a process that was started without standard output or error ones that lead nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))       # noqa: SIM115
+
+
+def unwritable(problem: Exception) -> bool:
+    """Whether standard output could not be written, which is reported then: what fails with other files has a report of its own."""
+    if not isinstance(problem, OSError) or problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+        return False
+    _abandon_output()
+    report([error("E0609", f"cannot write the results: {problem.strerror}").diagnostic])
+    return True
+
+
+def _abandon_output() -> None:
+    """Nobody reads it any more: what is still in its buffer must not fail a second time at the end of the process."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # ---------------------------------------------------------------- the group of commands
 class Commands(click.Group):
     """Every failure of a command ends in a diagnostic and its exit code, never in a traceback."""
@@ -85,11 +109,13 @@ class Commands(click.Group):
             sys.stderr.write("interrupted\n")
             context.exit(INTERRUPTED)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _abandon_output()
             context.exit(OK)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as problem:
+            if unwritable(problem):
+                context.exit(USAGE)
             if "LR_TRACEBACK" in os.environ:
                 raise
             report([error("E0999", f"internal error: {type(problem).__name__}: {problem}",

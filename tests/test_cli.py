@@ -200,6 +200,69 @@ def test_broken_pipe():
     assert done.stderr == ""
 
 
+@pytest.mark.child_process
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_results_that_cannot_be_written():
+    for words in ("run -e 'print 1'", "run --json -e 'print 1'", "explain E0101", "explain --list", "show -e 'let a = 1'", "--help"):
+        done = subprocess.run(f"{sys.executable} -m dsl {words} > /dev/full", shell=True, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and done.stderr.startswith("error[E0609]") and done.stderr.count("\n") == 1, (words, done)
+    for words, code in (("run -e 'print 1'", 0), ("run -e 'print x'", 1), ("check --json -e 'print x'", 1)):
+        done = subprocess.run(f"{sys.executable} -m dsl {words} >&- 2>&-", shell=True, timeout=60)
+        assert done.returncode == code
+
+
+@pytest.mark.child_process
+@pytest.mark.parametrize("words", ["explain --list", "show -e 'let a = [1, 2]' --kernels", "run --json -e 'print arange(90000)'", "--help"])
+def test_readers_that_leave(words):
+    done = subprocess.run(f"{sys.executable} -m dsl {words} | head -c 1", shell=True, capture_output=True, text=True, timeout=60)
+    assert (len(done.stdout), done.stderr) == (1, "")
+
+
+# Exit codes, as the language says: 0 ok, 1 the script is wrong, 2 usage or file trouble, 3 diverged; 101 and 130 have tests below.
+EXITS = {
+    0: ["run ok.lr", "check ok.lr", "show ok.lr", "test ok.lr", "fmt ok.lr", "fmt --check ok.lr", "explain E0101", "doctor",
+        "completion bash", "--help", "--version", "check absent.lr"],
+    1: ["run wrong.lr", "check wrong.lr", "show wrong.lr", "test wrong.lr", "test absent.lr", "fmt --check ugly.lr", "fmt open.lr",
+        "test no.lr", "run fails.lr", "show ok.lr nothing"],
+    2: ["run", "run none.lr", "check none.lr", "show none.lr", "test void", "fmt none.lr", "fmt", "test", "run void", "explain E9999",
+        "explain", "completion tcsh", "run --what ok.lr", "nothing", "run absent.lr", "run ok.lr --set b=1", "run ok.lr --device x",
+        "run t.csv", "test t.csv", "fmt t.csv", "bench nothing", "run --out ok.lr saves.lr"],
+    3: ["run diverges.lr", "run --json diverges.lr"],
+}
+
+
+@pytest.mark.parametrize(("code", "words"), [(code, words) for code, rows in EXITS.items() for words in rows])
+def test_table_of_exit_codes(lr, tmp_path, code, words):
+    files = {"ok.lr": "let a = 1\n", "wrong.lr": "print x\n", "absent.lr": 'data t = csv("none.csv")\n',
+             "ugly.lr": "let a=1", "open.lr": "print (", "no.lr": "print 1  #> 2\n", "fails.lr": "assert 1 > 2\n",
+             "saves.lr": 'save [1, 2] to "v.csv"\n', "t.csv": "a\n1\n",
+             "diverges.lr": "shared w = 1.0\nupdate w <- log(-w)\ntrain 3 steps\n"}
+    (tmp_path / "void").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    done = lr(*words.split())
+    assert done.exit_code == code, done.output
+
+
+@pytest.mark.parametrize(("given", "said"), [("m.py", "it is Python"), ("t.csv", "it is a table"), ("n.ipynb", "it is a notebook"),
+                                              ("s.safetensors", "saved state"), ("large.lr", "larger than any script")])
+def test_what_is_no_script_is_named(lr, tmp_path, monkeypatch, given, said):
+    from dsl import scripts
+    monkeypatch.setattr(scripts, "LARGEST", 1000)
+    (tmp_path / given).write_text("print 1\n" * 200)
+    for command in ("run", "check", "show", "fmt"):
+        done = lr(command, given)
+        assert done.exit_code == 2 and "error[E0602]" in done.stderr and said in done.stderr
+        assert (tmp_path / given).read_text() == "print 1\n" * 200
+
+
+def test_names_that_are_nearly_right(lr, tmp_path):
+    (tmp_path / "model.lr").write_text("print 1\n")
+    for given in ("modle.lr", "model", "Model.lr"):
+        assert "did you mean `model.lr`?" in lr("run", given).stderr
+    assert "lr test" in lr("run", ".").stderr
+
+
 def test_no_color():
     done = process("run", "-e", "print x", env={**os.environ, "NO_COLOR": "1"})
     assert "\x1b" not in done.stderr
