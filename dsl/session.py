@@ -504,7 +504,8 @@ class Session:
         state.restore(self, saved.read(file, span), span)
         self.interrupted = None
 
-    def write_checkpoint(self, plan: program.Train, place: Place, best: Mapping[LeafKey, Any] | None) -> None:
+    def write_checkpoint(self, plan: program.Train, place: Place, best: Mapping[LeafKey, Any] | None) -> bool:
+        """The clause `checkpoint` of a training at this place; whether a script can go on from the file."""
         from dsl.runtime import checkpoint
         from dsl.runtime.files import clear_parts
         assert plan.checkpoint is not None
@@ -513,8 +514,10 @@ class Session:
             clear_parts(path)
         checkpoint.write_checkpoint(self, path, plan, place, best)
         self.written.add(path)
-        if checkpoint.position(self, plan) is not None:
+        resumable = checkpoint.position(self, plan) is not None
+        if resumable:
             self.checkpointed = path
+        return resumable
 
     # ------------------------------------------------------------ showing
     def names(self) -> dict[Node, str]:

@@ -52,7 +52,9 @@ def completed(path: Path) -> None:
 
 
 def position(session: Running, plan: program.Train) -> int | None:
-    """Which statement of the script it is; None if it is within another one, or was made in Python."""
+    """Which statement of the script it is; None if it is within another one, was made in Python, or typed."""
+    if session.elaborator.rebind:
+        return None
     return next((i for i, s in enumerate(session.statements) if s.span is plan.span), None)
 
 

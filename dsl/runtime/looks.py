@@ -43,7 +43,7 @@ class State(Protocol):
     def output_path(self, path: str) -> Path: ...
     def progress(self, total: int, unit: str) -> Progress: ...
     def remark(self, line: str) -> None: ...
-    def write_checkpoint(self, plan: program.Train, place: Place, best: Mapping[LeafKey, Any] | None) -> None: ...
+    def write_checkpoint(self, plan: program.Train, place: Place, best: Mapping[LeafKey, Any] | None) -> bool: ...
 
 
 @entity
@@ -235,13 +235,13 @@ class Looks:
         number = report.steps if checkpoint.unit == "steps" else report.epochs if self.last else None
         return number is not None and number % self.saving == 0
 
-    def save(self, place: Place) -> None:
-        """The state as the session has it, and this place, into the checkpoint's file."""
+    def save(self, place: Place) -> bool:
+        """The state as the session has it, and this place, into the checkpoint's file; whether a script can go on from it."""
         if self.log is not None:
             self.log.flush()
             with suppress(OSError):                  # a pipe, say: what cannot be flushed to the disk is not lost with it
                 os.fsync(self.log.fileno())
-        self.run.state.write_checkpoint(self.plan, place, self.best)
+        return self.run.state.write_checkpoint(self.plan, place, self.best)
 
     # ------------------------------------------------------------ the log
     def open_log(self, place: Place) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,13 +84,18 @@ def collected(session: Stateful, values: Mapping[LeafKey, Any]) -> dict[str, Arr
 def described(session: Stateful, arrays: Iterable[str]) -> dict[str, Any]:
     """What is to be known of a state, in JSON's values."""
     elaborator, kinds = session.elaborator, keys(session)
-    return {"lr": version_of("lr-lang") or "unknown", "precision": elaborator.precision, "seed": elaborator.seed,
+    return {"lr": version(), "precision": elaborator.precision, "seed": elaborator.seed,
             "steps": session.steps_made,
             "tensors": {name: kinds[name][0] if name in kinds else "last" for name in arrays},
             "unallocated": [name for name, key in kinds.items() if key[0] == "shared" and key not in session.values],
             "dims": {name: elaborator.sizes[name].value for name in sorted(elaborator.model_dims) if name in elaborator.sizes},
             "data": data_hashes(session), "set": dict(elaborator.overrides),
             "script": [fingerprint(s) for s in session.statements], "imports": dict(session.imported)}
+
+
+@cache
+def version() -> str:
+    return version_of("lr-lang") or "unknown"
 
 
 # ---------------------------------------------------------------- what it comes from

@@ -319,8 +319,8 @@ class Driver:
         if checkpoint is not None and not place.finished:
             self.keep()
             try:
-                self.looks.save(place)
-                notes.append(f"`--resume` goes on from {checkpoint.path}")
+                if self.looks.save(place):
+                    notes.append(f"`--resume` goes on from {checkpoint.path}")
             except LrError as trouble:
                 found.extend(trouble.diagnostics)
         problem = error("E0721", f"interrupted after step {steps}", self.plan.span, notes=notes)
