@@ -60,9 +60,10 @@ def text_html(text: str) -> str:
 
 def _head(name: str, value: Summary) -> str:
     parts = header(value, WIDE)[0].split(" · ")
-    alarms = [part.endswith((" nan", " inf")) and part[0].isdigit() for part in parts]
-    shown = [f'<span style="color:{RED}">{escape(p)}</span>' if alarm else escape(p) for p, alarm in zip(parts, alarms, strict=True)]
-    return f'<div><code>{escape(name)}</code> <span style="opacity:.7;font-size:90%">{" · ".join(shown)}</span></div>'
+    alarms = [part for part in parts if part.endswith((" nan", " inf")) and part[0].isdigit()]
+    figures = " · ".join(part for part in parts if part not in alarms)
+    red = "".join(f' · <span style="color:{RED};font-size:90%">{alarm}</span>' for alarm in alarms)
+    return f'<div><code>{escape(name)}</code> <span style="opacity:.7;font-size:90%">{escape(figures)}</span>{red}</div>'
 
 
 def _body(value: Summary) -> str:
@@ -138,7 +139,7 @@ def _line(cells: Sequence[str], tag: str = "td", left: Sequence[bool] = ()) -> s
     """A row of a table, of which the first cell is what the row is called; `left`: columns that begin on the left."""
     first, *rest = cells
     sides = ["left" if place < len(left) and left[place] else "right" for place in range(len(rest))]
-    shown = (f'<{tag} style="text-align:{side}">{cell}</{tag}>' for cell, side in zip(rest, sides, strict=True))
+    shown = (f'<{tag} style="text-align:{side};padding:.15em .5em">{cell}</{tag}>' for cell, side in zip(rest, sides, strict=True))
     return f'<tr><th style="opacity:.6;font-weight:normal">{first}</th>{"".join(shown)}</tr>'
 
 
