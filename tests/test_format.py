@@ -75,7 +75,7 @@ def test_random_scripts_as_no_one_should_write_them():
 def test_random_programs_as_no_one_should_write_them():
     from random_programs import generate
     from wide_programs import generate as generate_wide
-    for seed in range(40):
+    for seed in range(25):
         for program in (generate(seed), generate_wide(seed)[0]):
             check(program.source)
             check(uglify(random.Random(seed), program.source))
@@ -114,6 +114,7 @@ FORMS = [
     ("print w<-1", "print w < -1\n"),
     ("update w<-w-1", "update w <- w - 1\n"),
     ("shared s< lower = 0,upper=1 >[k]=1,t<simplex>= 2", "shared s<lower=0, upper=1>[k] = 1, t<simplex> = 2\n"),
+    ("shared s< lower=(1,), upper=[ 2 ] > [ k ]=1", "shared s<lower=(1,), upper=[2]>[k] = 1\n"),
     ("int  vector u [ n ] , v[ 2*n ]", "int vector u[n], v[2 * n]\n"),
     ("print if a>1 then b else c,where(a and b or not c,1,2)", "print if a > 1 then b else c, where(a and b or not c, 1, 2)\n"),
     ("let z=scan((p,q)=(0,1)for t in ts:(q,p+q))", "let z = scan((p, q) = (0, 1) for t in ts: (q, p + q))\n"),
@@ -215,7 +216,7 @@ def test_lines_are_no_longer_than_they_must_be():
 
 def test_large_scripts_take_no_longer_than_their_length():
     """100 times the words in one array, and the same nesting as is read."""
-    check("data A = [" + ",".join(map(str, range(20_000))) + "]")
+    formatted("data A = [" + ",".join(map(str, range(10_000))) + "]")
     check("print " + "(" * 90 + "1" + ")" * 90)
     check("print " + "f(" * 90 + "1" + ")" * 90 + " # c")
     formatted("print " + " + ".join("1" * 900))             # whose tree is deeper than Python compares

@@ -31,6 +31,7 @@ class Spacing:
         self.pieces = pieces
         self.unary: set[int] = set()
         self.tight: set[int] = set()            # signs of constraints: `s<lower=0>`
+        self.inside: set[int] = set()           # what stands between them
         self.brackets: list[str] = []           # the innermost one around each piece (around an opener: outside it)
         self.opens: list[bool] = []             # for an opener: does it begin an operand, rather than follow one?
         self.hugged: set[int] = set()           # a `**` written without spaces: `x**2`, `2 ** n` are both usual
@@ -63,6 +64,7 @@ class Spacing:
             if self.pieces[i].depth == 0 and self.pieces[i].kind in ("LESS", "EQUAL", "MORE"):
                 self.tight.add(i)
                 if self.pieces[i].kind == "MORE":
+                    self.inside.update(range(start, i))
                     return
 
     def before(self, i: int) -> int:
@@ -72,10 +74,10 @@ class Spacing:
             return 0
         if kind == "DOT" or last == "DOT":
             return int(last == "NUMBER")                        # `2 .T`, as `2.T` is a number with a tail
-        if kind in OPENERS:
-            return int(self.opens[i] and last not in OPENERS)
         if i in self.tight or i - 1 in self.tight:
-            return int(last == "MORE")
+            return int(last == "MORE" and kind != "LSQB")
+        if kind in OPENERS:
+            return int(self.opens[i])
         if (kind == "COLON" and last != "COMMA") or (last == "COLON" and self.brackets[i] == "LSQB"):
             return 0
         if i in self.hugged or i - 1 in self.hugged:
@@ -94,7 +96,7 @@ class Spacing:
             if kind in CLOSERS or not (self.opens[i - 1] or last == "LPAR"):
                 return None
             return depth, OPENED if room else NARROW
-        if kind in CLOSERS or self.before(i) == 0 or i - 1 in self.tight or i in self.tight:
+        if kind in CLOSERS or self.before(i) == 0 or i - 1 in self.tight or i in self.inside:
             return None
         if kind in BEFORE and not (last in AFTER and i - 1 not in self.unary):
             return depth, BEFORE[kind]
@@ -108,8 +110,8 @@ class Spacing:
         """Whether a line end before piece i stays, where somebody has put one."""
         if self.pieces[i - 1].kind in OPENERS or self.rank(i) is not None:
             return self.rank(i) is not None
-        return i > 1 and self.pieces[i].kind in AFTER and self.pieces[i].kind not in ("COMMA", "COLON") and i not in self.unary \
-            and i not in self.tight
+        return i > 1 and self.pieces[i].kind in AFTER and self.pieces[i].kind not in ("COMMA", "COLON") \
+            and i not in self.unary and i not in self.tight and i not in self.inside
 
 
 def end_column(piece: Piece) -> int:
