@@ -120,11 +120,10 @@ def _of_array(value: Array | Memory, edge: int, longest: int) -> Summary:
     long = any(side > longest for side in value.shape)
     cut = tuple(axis for axis, side in enumerate(value.shape) if long and side > 2 * edge)
     corner = _corner(value, cut, edge)
-    text = value.dtype.kind not in "biuf"
-    size = sum(len(str(item).encode()) for item in value.flat) if text and not isinstance(value, Memory) else value.nbytes
-    distinct = len(set(map(str, value.flat))) if text and not isinstance(value, Memory) else None
-    return Summary("text" if text else value.dtype.name, tuple(value.shape), size, _device(value), statistics(value), corner, cut, edge,
-                   distinct)
+    if isinstance(value, Memory) or value.dtype.kind in "biuf":
+        return Summary(value.dtype.name, tuple(value.shape), value.nbytes, _device(value), statistics(value), corner, cut, edge)
+    texts = list(map(str, value.ravel().tolist()))
+    return Summary("text", value.shape, sum(map(len, map(str.encode, texts))), "cpu", None, corner, cut, edge, len(set(texts)))
 
 
 def _device(value: Array | Memory) -> str:
