@@ -24,11 +24,11 @@ GROUPS = (("Run", ("run", "repl", "test")), ("Look", ("check", "show", "explain"
 
 # ---------------------------------------------------------------- reporting
 def report(diagnostics: Sequence[Diagnostic], form: str = "full", stream: IO[str] | None = None) -> None:
-    """Diagnostics in one of the three forms."""
+    """Diagnostics in one of the three forms; JSON goes to standard output."""
     out = stream or sys.stderr
     match form:
         case "json":
-            out.write(to_json(diagnostics) + "\n")
+            write_utf8(to_json(diagnostics) + "\n")
         case "concise":
             out.writelines(d.concise() + "\n" for d in diagnostics)
         case _:
@@ -39,7 +39,17 @@ def report(diagnostics: Sequence[Diagnostic], form: str = "full", stream: IO[str
 def write_json(value: Any) -> None:
     """One JSON document on standard output."""
     import json
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    write_utf8(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def write_utf8(text: str) -> None:
+    """On standard output, in UTF-8 whatever the terminal's encoding is: for programs, and for text that must not change."""
+    sys.stdout.flush()
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:
+        sys.stdout.write(text)
+    else:
+        buffer.write(text.encode())
     sys.stdout.flush()
 
 
@@ -73,10 +83,13 @@ def completes(what: str) -> Any:
 
 
 def open_streams() -> None:
-    """Gives a process that was started without standard output or error ones that lead nowhere."""
+    """Gives a process that was started without standard output or error ones that lead nowhere, and lets all characters through."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))       # noqa: SIM115
+        elif "utf" not in (stream.encoding or "").lower():
+            stream.reconfigure(errors="backslashreplace")
 
 
 def unwritable(problem: Exception) -> bool:

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from dsl.colors import wants_color
+from dsl.console import OK, USAGE, WRONG, exit_code, report, write_utf8
 from dsl.errors import FileTrouble, LrError, Source, error
 from dsl.record import record
-from dsl.scripts import read_bytes, script_text
+from dsl.scripts import read_bytes, script_text, scripts_in
 from dsl.syntax.format import format_source
 
 
@@ -94,8 +95,6 @@ def from_standard_input() -> Formatted:
 
 def command(files: Sequence[str], only_check: bool, show_diff: bool, quiet: bool) -> int:
     """What `lr fmt` does; the exit code."""
-    from dsl.console import OK, USAGE, WRONG, exit_code, report
-    from dsl.scripts import scripts_in
     results: list[Formatted] = []
     codes = {OK}
     for path in scripts_in(files):
@@ -104,11 +103,11 @@ def command(files: Sequence[str], only_check: bool, show_diff: bool, quiet: bool
             if found.problem is not None:
                 raise found.problem
             if show_diff:
-                sys.stdout.write(painted(found.diff(), wants_color(sys.stdout)))
+                write_utf8(painted(found.diff(), wants_color(sys.stdout)))
             elif only_check and found.changed:
                 sys.stdout.write(f"{path}\n")
             elif str(path) == "-" and not only_check:
-                sys.stdout.write(found.after)
+                write_utf8(found.after)
             elif found.changed and not only_check:
                 rewrite(found)
         except LrError as problem:

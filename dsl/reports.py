@@ -8,13 +8,13 @@ from __future__ import annotations
 import io
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from dsl.console import INTERRUPTED, OK, exit_code, write_utf8
 from dsl.errors import Diagnostic, LrError, Span
 from dsl.ir.node import Node
 from dsl.runtime.place import Report
@@ -53,15 +53,11 @@ def _elements(dtype: np.dtype[Any], value: Any) -> Any:
 
 # ---------------------------------------------------------------- a run
 class Events:
-    """One JSON object a line."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self.stream = stream
+    """One JSON object a line on standard output."""
 
     def write(self, event: str, span: Span | None, **fields: Any) -> None:
         place = {"file": span.source.name, "line": span.line} if span is not None else {}
-        self.stream.write(json.dumps({"event": event, **place, **fields}, ensure_ascii=False, allow_nan=False) + "\n")
-        self.stream.flush()
+        write_utf8(json.dumps({"event": event, **place, **fields}, ensure_ascii=False, allow_nan=False) + "\n")
 
     def diagnostics(self, found: Iterable[Diagnostic]) -> None:
         for diagnostic in found:
@@ -106,8 +102,7 @@ class JsonSession(Session):
 @contextmanager
 def writing_events() -> Iterator[Callable[..., Session]]:
     """Gives the kind of session to run; at the end come its diagnostics and the exit code, which the process then has."""
-    from dsl.console import INTERRUPTED, OK, exit_code
-    events, sessions = Events(sys.stdout), list[JsonSession]()
+    events, sessions = Events(), list[JsonSession]()
 
     def made(**options: Any) -> JsonSession:
         sessions.append(JsonSession(events=events, **options))

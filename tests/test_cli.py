@@ -212,6 +212,15 @@ def test_results_that_cannot_be_written():
 
 
 @pytest.mark.child_process
+def test_characters_that_the_terminal_lacks():
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for words, input, expected in ((["run", "-e", 'print "é"'], "", b"\\xe9\n"), (["fmt", "-"], 'print  "é"', 'print "é"\n'.encode()),
+                                   (["check", "--json", "-e", 'print "é"'], "", b"[]\n"), (["run", "--json", "-e", 'print "é"'], "", None)):
+        done = subprocess.run([sys.executable, "-m", "dsl", *words], input=input.encode(), capture_output=True, timeout=60, env=plain)
+        assert (done.returncode, done.stderr) == (0, b"") and (done.stdout == expected if expected else "é".encode() in done.stdout)
+
+
+@pytest.mark.child_process
 @pytest.mark.parametrize("words", ["explain --list", "show -e 'let a = [1, 2]' --kernels", "run --json -e 'print arange(90000)'", "--help"])
 def test_readers_that_leave(words):
     done = subprocess.run(f"{sys.executable} -m dsl {words} | head -c 1", shell=True, capture_output=True, text=True, timeout=60)
