@@ -108,6 +108,28 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, call):
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.safetensors"]
 
 
+def test_links_stay_and_what_a_killed_writer_left_goes(tmp_path):
+    (tmp_path / "there").mkdir()
+    target = tmp_path / "there" / "m.safetensors"
+    (tmp_path / "m.safetensors").symlink_to(target)
+    child = subprocess.Popen(["true"])
+    child.wait()
+    left = tmp_path / f".m.safetensors.{child.pid}.part"
+    others = tmp_path / f".m.safetensors.{os.getppid()}.part"
+    left.touch(), others.touch()
+    compiled('shared w = 1.0\nupdate w <- w + 1\ntrain 2 steps:\n  checkpoint "m.safetensors" every 1 steps', tmp_path).run()
+    assert (tmp_path / "m.safetensors").is_symlink() and saved.read(target).arrays["w"] == 3.0
+    assert not left.exists() and others.exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_log_that_cannot_be_written(tmp_path):
+    model = compiled(ADAM + 'train 3 epochs over X = x, Y = y:\n  log "/dev/full"', tmp_path)
+    with pytest.raises(FileTrouble, match="cannot write /dev/full: no space left on device"):
+        model.run()
+    assert model["n"] == 23
+
+
 def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     places = {"folder.safetensors": "it is a directory", "none/a.safetensors": "there is no directory", "a\0b.safetensors": ""}

@@ -7,11 +7,12 @@ name, flushed to the disk and renamed, so that a reader or a crash never meets h
 """
 from __future__ import annotations
 
+import errno
 import glob
 import io
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -74,28 +75,67 @@ def _csv(name: str, array: Array) -> str:
     return "\n".join((",".join(header), *lines)) + "\n"
 
 
-def open_lines(path: Path, kept: int = 0, span: Span | None = None) -> IO[bytes]:
-    """A file to write line by line, behind the first `kept` bytes of what is there; less are kept if it is shorter.  Raises E0609."""
+class Lines:
+    """A file that is written line by line, behind the first `kept` bytes of what is there, or of less if it is shorter.
+
+    `length` is its bytes so far.  Every call may raise E0609."""
+
+    def __init__(self, path: Path, kept: int = 0, span: Span | None = None) -> None:
+        self.path, self.span, self.length = path, span, 0
+        with self._told():
+            self.file = open(path, "r+b" if kept and path.exists() else "wb", buffering=0)                       # noqa: SIM115
+            if kept:
+                self.length = self.file.truncate(min(kept, self.file.seek(0, os.SEEK_END)))
+                self.file.seek(self.length)
+
+    def write(self, line: str) -> None:
+        content = memoryview(line.encode() + b"\n")
+        with self._told():
+            while content:
+                written = self.file.write(content) or 0
+                self.length += written
+                content = content[written:]
+
+    def flush_to_disk(self) -> None:
+        with self._told():
+            _flush(self.file.fileno())
+
+    def close(self) -> None:
+        with self._told():
+            self.file.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as trouble:
+            raise _cannot_write(self.path, trouble, self.span) from None
+
+
+def _flush(descriptor: int) -> None:
+    """To the disk; a pipe, a terminal and some mounts have none to flush to."""
     try:
-        file = open(path, "r+b" if kept and path.exists() else "wb")                                             # noqa: SIM115
-        if kept:
-            file.truncate(min(kept, file.seek(0, os.SEEK_END)))
-            file.seek(0, os.SEEK_END)
-        return file
-    except (OSError, ValueError) as trouble:
-        raise _cannot_write(path, trouble, span) from None
+        os.fsync(descriptor)
+    except OSError as trouble:
+        if trouble.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise
 
 
 # ---------------------------------------------------------------- writing in one go
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], span: Span | None = None) -> None:
     """Calls `write` on a temporary file beside `path`, then puts it in place; E0609 leaves what stood there before.
 
-    The file and its directory are flushed to the disk, so a file of this name is whole after a crash too.
+    The file and its directory are flushed to the disk, so a file of this name is whole after a crash too.  A link stays one, and
+    what is write-protected stays as it is.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    asked = path
     try:
+        path = Path(os.path.realpath(asked))
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         if path.is_dir():
-            raise IsADirectoryError(21, "it is a directory")
+            raise IsADirectoryError(errno.EISDIR, "it is a directory")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "no permission")
         try:
             with open(temporary, "wb") as file:
                 write(file)
@@ -107,7 +147,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], span: Span |
             raise
         _flush_directory(path.parent)
     except (OSError, ValueError) as trouble:            # ValueError: a zero byte in the path
-        raise _cannot_write(path, trouble, span) from None
+        raise _cannot_write(asked, trouble, span) from None
 
 
 def clear_parts(path: Path) -> None:
@@ -136,9 +176,7 @@ def _flush_directory(directory: Path) -> None:
     except OSError:
         return
     try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
+        _flush(descriptor)
     finally:
         os.close(descriptor)
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -19,7 +17,7 @@ from dsl.backends.cuda.memory import on_host
 from dsl.record import entity
 from dsl.runtime.bursts import Bursts
 from dsl.runtime.compute import Compute, LeafKey
-from dsl.runtime.files import open_lines
+from dsl.runtime.files import Lines
 from dsl.runtime.place import Place, Report, Watch, plain
 from dsl.runtime.progress import Progress
 from dsl.runtime.rows import HeldOut, Rows
@@ -94,7 +92,7 @@ class Looks:
         self.patience = int(state.array(plan.stop.count)) if plan.stop else 0
         self.saving = int(state.array(plan.checkpoint.count)) if plan.checkpoint else 0
         self.epoch_means: dict[str, float] = {}
-        self.log: IO[bytes] | None = None
+        self.log: Lines | None = None
         self.held_out: HeldOut | None = None
         self.best: dict[LeafKey, Any] | None = None
         self.begin(Place())
@@ -238,9 +236,7 @@ class Looks:
     def save(self, place: Place) -> bool:
         """The state as the session has it, and this place, into the checkpoint's file; whether a script can go on from it."""
         if self.log is not None:
-            self.log.flush()
-            with suppress(OSError):                  # a pipe, say: what cannot be flushed to the disk is not lost with it
-                os.fsync(self.log.fileno())
+            self.log.flush_to_disk()                 # or else the place would know of lines that a crash has lost
         return self.run.state.write_checkpoint(self.plan, place, self.best)
 
     # ------------------------------------------------------------ the log
@@ -249,8 +245,8 @@ class Looks:
         if self.plan.log is None:
             return
         path = self.run.state.output_path(self.plan.log)
-        self.log = open_lines(path, place.log, self.plan.span)
-        if self.log.tell() < place.log:
+        self.log = Lines(path, place.log, self.plan.span)
+        if self.log.length < place.log:
             self.run.state.remark(f"{path} is shorter than it was: lines of it are missing")
 
     def close_log(self) -> None:
@@ -272,8 +268,7 @@ class Looks:
             line: dict[str, Any] = {"epoch": report.epochs, "step": report.steps, **means}
             if report.valid:
                 line["valid"] = report.valid
-            self.log.write(json.dumps({k: plain(v) for k, v in line.items()}).encode() + b"\n")
-            self.log.flush()
+            self.log.write(json.dumps({k: plain(v) for k, v in line.items()}))
 
     def means(self) -> dict[str, float]:
         """What is watched, as means over the rows of the epoch so far."""

@@ -219,7 +219,7 @@ class Driver:
         sums = {n: s for f in self.functions for n, s in zip(f.watched, f.sums, strict=True)}
         return Place(self.made_before, report.steps, looked, sums, self.weight, dict(report.costs), dict(report.valid),
                      dict(looks.seen) if looks.published == report.steps else {}, report.stopped, looks.watch,
-                     looks.log.tell() if looks.log else 0, self.seconds, finished, report.steps // self.rows.steps_an_epoch)
+                     looks.log.length if looks.log else 0, self.seconds, finished, report.steps // self.rows.steps_an_epoch)
 
     @property
     def seconds(self) -> float:
