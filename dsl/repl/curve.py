@@ -62,15 +62,19 @@ class Curve(Progress):
         super().update(done, steps, cost, valid)
 
     def _keep(self, done: float, cost: Cost, valid: Mapping[str, float]) -> None:
-        """A point for each cost that has changed: after an epoch its value stands for all of the next."""
+        """A point for each cost; of those with one value, one after the other, the first and the last."""
         costs = cost if isinstance(cost, Mapping) else {} if cost is None else {self.cost_name: float(cost)}
         place = float(int(done)) if self.unit == "epoch" and done >= 1 else done
         for name, value in (*costs.items(), *((f"valid {n}", valid[n]) for n in costs if n in valid)):
             places, values = self.points.setdefault(name, ([], []))
-            if values and (values[-1] == value or places[-1] >= place):
+            value = min(max(value, -LARGEST), LARGEST)           # a nan stays one
+            if places and places[-1] >= place:
+                continue
+            if len(values) > 1 and values[-1] == values[-2] == value:
+                places[-1] = place
                 continue
             places.append(place)
-            values.append(min(max(value, -LARGEST), LARGEST))    # a nan stays one
+            values.append(value)
             if len(places) > MOST_POINTS:
                 del places[1::2], values[1::2]
 
