@@ -32,6 +32,7 @@ html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True, "footer_icons": []}
 templates_path: list[str] = []
 
+python_maximum_signature_line_length = 90
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 copybutton_prompt_text = r"lr> |\$ "

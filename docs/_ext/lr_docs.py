@@ -56,37 +56,25 @@ def generate() -> None:
 
 
 def docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """A docstring of this code as reStructuredText: code in single backticks, indented tables of names and words, indented code."""
+    """A docstring of this code as reStructuredText: code in single backticks, tables of names and words, indented code."""
     found: list[str] = []
-    for block in blocks_of(lines):
-        if not block[0].startswith(" "):
-            found += [marked("\n".join(block)), ""]
-        elif re.match(r"\s+\S.*?\s{2,}\S", block[0]):
-            for line in block:
-                head = re.match(r"(?:    ){1,2}(\S.*?)\s{2,}(\S.*)$", line)
-                found.append(f":{head[1]}: {marked(head[2])}" if head else "    " + marked(line.strip()))
-            found.append("")
+    for block in re.split(r"\n(?:[ ]*\n)+", "\n".join(lines).strip("\n")):
+        rows = block.split("\n")
+        if re.match(r"\s*\S.*?\S\s{3,}\S", rows[0]) and (len(rows) == 1 or all(re.match(r"\s*\S.*\s{3,}\S|\s{4,}", r) for r in rows)):
+            for row in rows:
+                head = re.match(r"(?:    )?(\S.*?)\s{3,}(\S.*)$", row)
+                found += [f"``{head[1]}``", f"    {marked(head[2])}"] if head else ["    " + marked(row.strip())]
+        elif rows[0].startswith("    "):
+            found += ["::", "", *rows]
         else:
-            found += ["::", "", *block, ""]
+            found.append(marked(block))
+        found.append("")
     lines[:] = "\n".join(found).split("\n")
 
 
 def marked(text: str) -> str:
     """Code in double backticks, which a letter may follow."""
-    return re.sub(r"(?<=\S)``(?=\w)", r"``\\ ", re.sub(r"(?<![`\w])`([^`]+)`(?!`)", r"``\1``", text)) if "``" not in text else text
-
-
-def blocks_of(lines: list[str]) -> list[list[str]]:
-    """Lines between blank ones, and where the indentation begins or ends."""
-    found: list[list[str]] = [[]]
-    for line in lines:
-        if not line.strip():
-            found.append([])
-        elif found[-1] and found[-1][0].startswith(" ") != line.startswith(" "):
-            found.append([line])
-        else:
-            found[-1].append(line)
-    return [block for block in found if block]
+    return re.sub(r"(?<!`)`([^`]+)`(?!`)(\w?)", lambda m: f"``{m[1]}``" + (f"\\ {m[2]}" if m[2] else ""), text)
 
 
 def fence(language: str, text: str) -> str:
@@ -215,6 +203,11 @@ def ran(text: str, base: Path, out: Path, name: str) -> tuple[str, str]:
     return printed.getvalue(), "\n\n".join(d.render(False) for d in problems)
 
 
+PLAIN = {"multiply": "A function of two numbers, the first of the tutorial",
+         "linear_regression": "A line through points with noise, one at a time: the script of the front page"}
+"""What the shortest ones show, whose first line is only their name."""
+
+
 def gallery() -> dict[str, str | bytes]:
     """A page for each example: what it is, its code, what it prints, what it draws."""
     pages: dict[str, str | bytes] = {}
@@ -227,8 +220,8 @@ def gallery() -> dict[str, str | bytes]:
             pictures = [(f"gallery/{path.stem}-{p.name}", p.read_bytes()) for p in sorted(Path(folder).glob("*.png"))]
         comment = re.match(r"(?:#.*\n)+", text)
         words = " ".join(line.lstrip("# ") for line in comment[0].splitlines()) if comment else ""
-        words = words.removeprefix(path.name).lstrip(": ") or "the first example of the tutorial" * (path.stem == "multiply")
-        title = path.stem.replace("_", " ").capitalize()
+        words = words.removeprefix(path.name).lstrip(": ") or PLAIN[path.stem]
+        title = path.stem.replace("_", " ").capitalize().replace("Mlp", "MLP")
         entries.append((path.stem, title, words))
         pages.update(pictures)
         images = "".join(f"![{title}]({Path(name).name})\n\n" for name, _ in pictures)
