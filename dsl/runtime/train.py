@@ -271,7 +271,7 @@ class Driver:
         report, rows, flag = self.report, self.rows, self.flag
         if self.bursts is not None:
             flag.held = True
-            made, bad = self.burst(self.bursts, report.steps, min(count, self.bursts.burst), steps)
+            made, bad = self.burst(self.bursts, report.steps, self.to_an_end(min(count, self.bursts.burst)), steps)
             report.steps += made
             flag.held = False
             if not bad:
@@ -295,6 +295,11 @@ class Driver:
             self.bursts.fill()
         else:
             self.pace.look()
+
+    def to_an_end(self, count: int) -> int:
+        """So many steps or fewer: to the end of an epoch if there is one among them, where costs are means over all of its rows."""
+        over = (self.report.steps + count) % self.rows.steps_an_epoch
+        return count - over if over < count else count
 
     def burst(self, bursts: Bursts, first: int, count: int, steps: int) -> tuple[int, bool]:
         """Steps in native code: on the CPU from now on if `auto` has chosen a GPU whose compiler refuses the program."""
