@@ -70,7 +70,7 @@ class Shell:
         program = LR if words[0] == "lr" else words[0]
         child = pexpect.spawn(program, list(words[1:]), cwd=str(self.folder), env=environment, dimensions=(self.rows, self.columns),
                               timeout=60)
-        child.setecho(True)
+        child.delaybeforesend = None
         if keys is not None:
             keys(Typist(child, self.stream, self.screen))
         self.listen(child, None)
@@ -100,7 +100,7 @@ class Typist:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
-                data = self.child.read_nonblocking(65536, timeout=0.05)
+                data = self.child.read_nonblocking(65536, timeout=min(seconds, 0.05))
             except pexpect.TIMEOUT:
                 continue
             except pexpect.EOF:
@@ -109,11 +109,25 @@ class Typist:
                 self.child.send(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
             self.stream.feed(data)
 
-    def type(self, text: str, seconds: float = 0.6) -> None:
+    def wait(self, text: str, times: int = 1, seconds: float = 20.0) -> None:
+        """Until this is on the screen so many times, and still is a moment later."""
+        end = time.monotonic() + seconds
+        while plain(lines_of(self.screen)).count(text) < times and time.monotonic() < end:
+            self.pause(0.05)
+        self.pause(0.15)
+
+    def type(self, text: str) -> None:
         for character in text:
             self.child.send(character)
-            self.pause(0.005)
-        self.pause(seconds)
+            self.pause(0.003)
+
+    def enter(self, text: str) -> None:
+        """An entry, and the next prompt."""
+        before = plain(lines_of(self.screen)).count("lr>")
+        self.type(text)
+        self.wait(text.rstrip()[-12:])
+        self.child.send("\r")
+        self.wait("lr>", before + 1)
 
 
 def cache() -> Path:
@@ -137,6 +151,14 @@ def lines_of(screen: Any) -> Lines:
     while found and not any(run.text for run in found[-1]):
         found.pop()
     return found
+
+
+def dense(lines: Lines) -> Lines:
+    """Without the free lines above the last one, below a prompt."""
+    last = len(lines) - 1
+    while last > 1 and not any(run.text.strip() for run in lines[last - 1]):
+        last -= 1
+    return [*lines[:last], [], lines[-1]] if last < len(lines) - 1 else lines
 
 
 def stripped(run: Run) -> Run:
@@ -248,7 +270,68 @@ def readme(folder: Path) -> dict[str, str | bytes]:
     return {"lr.svg": svg(width + 12 + beside, height, body, plain(shown)), "fit.png": plot}
 
 
-PICTURES: dict[str, Callable[[Path], dict[str, str | bytes]]] = {"readme": readme}
+def prompt(folder: Path) -> dict[str, str | bytes]:
+    """An interactive session, with the menu of completions open."""
+    shell, seen = Shell(folder, columns=92, rows=30), []
+
+    def keys(typist: Typist) -> None:
+        typist.wait("lr>")
+        entries = ("data X = reshape(linspace(-1, 1, 12), (4, 3))", "X", "vector x[d]", "shared w[d] = 0.0, b = 0.0",
+                   "model p = sigmoid(w @ x + b)", "grad gw = log(p) wrt w", "gw with x = X")
+        for entry in entries:
+            typist.enter(entry)
+        typist.type("let loss = log")
+        typist.wait("logsumexp(x")
+        seen.append(shell.lines())
+        typist.type("\x03\x04")
+
+    shell.run(["lr"], keys, shown="")
+    return {"repl.svg": of_terminal(dense(seen[0]), "lr", 92)}
+
+
+def training(folder: Path) -> dict[str, str | bytes]:
+    """A training while it runs, and as it ends."""
+    (folder / "digits.lr").write_text(DIGITS.replace("DATA", str(ROOT / "examples" / "data" / "digits.csv")), encoding="utf-8")
+    shell, seen = Shell(folder, columns=92, rows=17), []
+
+    def keys(typist: Typist) -> None:
+        typist.wait("lr>")
+        typist.enter(":load digits.lr")
+        seen.append(shell.lines())
+        typist.type("\x04")
+
+    shell.run(["lr"], keys, shown="")
+    return {"training.svg": of_terminal(dense(seen[0]), "lr", 92)}
+
+
+DIGITS = """seed 5
+use optim
+data t = csv("DATA")
+data A, A_valid, u, u_valid = split(t[:, :64] / 16, t.label, test = 0.3)
+dim h = 64, k = 10
+matrix X[n, d]
+int vector y[n]
+shared W1[d, h] = sqrt(2 / d) * normal(), b1[h] = 0.0
+shared W2[h, k] = sqrt(2 / h) * normal(), b2[k] = 0.0
+model z = relu(X @ W1 + b1) @ W2 + b2
+cost C = mean(xent(z, y))
+minimize C wrt all using sgd(rate = 0.02)
+train 300 epochs over X = A, y = u batch 16 shuffle:
+  valid X = A_valid, y = u_valid
+"""
+
+
+def figure(folder: Path) -> dict[str, str | bytes]:
+    """A plot in the terminal."""
+    text = script().replace('to "fit.png"', 'title "a line through 101 points"')
+    (folder / SCRIPT).write_text(text, encoding="utf-8")
+    shell = Shell(folder, columns=84, rows=24)
+    shell.run(["lr", "run", "-q", SCRIPT])
+    return {"plot.svg": of_terminal(shell.lines(), "terminal", 84)}
+
+
+PICTURES: dict[str, Callable[[Path], dict[str, str | bytes]]] = {"readme": readme, "prompt": prompt, "training": training,
+                                                                      "figure": figure}
 
 
 def drawn(name: str) -> dict[str, str | bytes]:

@@ -60,7 +60,7 @@ def test_pages_are_reached_and_say_nothing_of_this_place():
 
 
 @pytest.mark.child_process
-@pytest.mark.parametrize("name", ["readme"])
+@pytest.mark.parametrize("name", ["readme", "prompt", "figure"])
 def test_pictures_show_what_is_shown_today(name, tmp_path):
     """In a process of its own: a terminal is a fork, which JAX in this one would not like."""
     needs(importlib.util.find_spec("pyte") is not None, "pyte")
