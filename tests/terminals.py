@@ -4,14 +4,16 @@
 """
 
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pexpect
 import pyte
 
-PATIENCE = 60.0
+PATIENCE = float(os.environ.get("LR_TEST_PATIENCE", "60"))
 BRACKETED = "\x1b[200~{}\x1b[201~"
 
 
@@ -24,6 +26,8 @@ class Terminal:
                 "PYTHONPATH": str(Path(__file__).parent.parent), "LANG": "C.UTF-8", **environment}
         self.child = pexpect.spawn(sys.executable, ["-m", "dsl", *arguments], env=env, cwd=str(folder), dimensions=(rows, columns),
                                    encoding="utf-8", codec_errors="replace", timeout=PATIENCE)
+        self.child.delaybeforesend = None
+        self.child.delayafterclose = self.child.delayafterterminate = 0.02
         self.screen = pyte.HistoryScreen(columns, rows, history=5000, ratio=0.5)
         self.screen.write_process_input = self.child.send        # it asks where the cursor is
         self.stream = pyte.Stream(self.screen)
@@ -33,6 +37,8 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.child.isalive():
+            self.child.kill(signal.SIGKILL)
         self.child.close(force=True)
 
     # ------------------------------------------------------------ reading
@@ -61,10 +67,14 @@ class Terminal:
 
     def until(self, text: str, absent: bool = False) -> str:
         """Reads until the screen shows the text (or, `absent`, does not any more); the screen then."""
+        return self.when(lambda: (text in self.text) != absent, repr(text))
+
+    def when(self, holds: Callable[[], bool], what: str = "a change") -> str:
+        """Reads until something holds; the screen then."""
         end = time.monotonic() + PATIENCE
-        while (text in self.text) == absent:
-            assert self.read() or (text in self.text) != absent, f"it ended without {text!r}:\n{self.text}"
-            assert time.monotonic() < end, f"waited for {text!r}:\n{self.text}"
+        while not holds():
+            assert self.read() or holds(), f"it ended without {what}:\n{self.text}"
+            assert time.monotonic() < end, f"waited for {what}:\n{self.text}"
         return self.text
 
     def prompts(self) -> int:
@@ -78,19 +88,16 @@ class Terminal:
         """Types an entry and waits for the next prompt, below what it shows."""
         before = self.prompts()
         self.send(text + "\r")
-        end = time.monotonic() + PATIENCE
-        while self.prompts() <= before or not self.text.split("\n")[-1].strip() or (shows and shows not in self.everything):
-            assert self.read(), f"it ended:\n{self.text}"
-            assert time.monotonic() < end, f"no prompt after {text!r}:\n{self.text}"
-        return self.text
+        return self.when(lambda: self.prompts() > before and (not shows or shows in self.everything), f"a prompt after {text!r}")
 
     def paste(self, text: str) -> None:
         self.send(BRACKETED.format(text))
 
     def ended(self) -> int:
         """Waits for the end of the program; its exit code."""
+        end = time.monotonic() + PATIENCE
         while self.read():
-            pass
+            assert time.monotonic() < end, f"it does not end:\n{self.text}"
         self.child.close()
         status: int | None = self.child.exitstatus
         return -1 if status is None else status

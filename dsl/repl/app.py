@@ -245,7 +245,7 @@ class Prompt:
         def _(event: KeyPressEvent) -> None:
             self.enter(event.current_buffer)
 
-        @bindings.add("escape", "enter", filter=editing)
+        @bindings.add("escape", "enter", filter=has_focus(DEFAULT_BUFFER) & emacs_insert_mode)
         def _(event: KeyPressEvent) -> None:
             self.new_line(event.current_buffer)
 
