@@ -113,6 +113,12 @@ class Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
+            return self._told(context)
+        except KeyboardInterrupt:                        # a second Ctrl-C, while the first is still being reported
+            context.exit(INTERRUPTED)
+
+    def _told(self, context: click.Context) -> Any:
+        try:
             return super().invoke(context)
         except LrError as problem:
             sys.stdout.flush()

@@ -10,6 +10,8 @@ import sys
 
 import numpy as np
 import pytest
+from click import Context
+from click.exceptions import Exit
 from click.testing import CliRunner
 
 import dsl
@@ -684,6 +686,23 @@ def test_interrupt_outside_training(lr, monkeypatch):
     monkeypatch.setattr(dsl.Session, "run", interrupted)
     done = lr("run", "-e", "print 1")
     assert done.exit_code == 130 and "interrupted" in done.stderr
+
+
+def test_interrupt_while_an_interrupt_is_reported(lr, monkeypatch):
+    pressed = []
+
+    def interrupted(*_, **__):
+        pressed.append(1)
+        raise KeyboardInterrupt
+
+    def again(context, code):
+        if len(pressed) < 2:
+            interrupted()
+        raise Exit(code)
+
+    monkeypatch.setattr(dsl.Session, "run", interrupted)
+    monkeypatch.setattr(Context, "exit", again)
+    assert lr("run", "-e", "print 1").exit_code == 130 and len(pressed) == 2
 
 
 def test_the_module_is_the_program():

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 
 import numpy as np
@@ -114,12 +115,31 @@ def test_links_stay_and_what_a_killed_writer_left_goes(tmp_path):
     (tmp_path / "m.safetensors").symlink_to(target)
     child = subprocess.Popen(["true"])
     child.wait()
-    left = tmp_path / f".m.safetensors.{child.pid}.part"
-    others = tmp_path / f".m.safetensors.{os.getppid()}.part"
+    left = tmp_path / f".m.safetensors.{child.pid}-{child.pid}.part"
+    others = tmp_path / f".m.safetensors.{os.getppid()}-{os.getppid()}.part"
     left.touch(), others.touch()
     compiled('shared w = 1.0\nupdate w <- w + 1\ntrain 2 steps:\n  checkpoint "m.safetensors" every 1 steps', tmp_path).run()
     assert (tmp_path / "m.safetensors").is_symlink() and saved.read(target).arrays["w"] == 3.0
     assert not left.exists() and others.exists()
+
+
+def test_threads_that_write_one_file(tmp_path):
+    """Each writes beside it in a file of its own; the last one in place stays."""
+    path, together, failed = tmp_path / "m.safetensors", threading.Barrier(2), []
+
+    def writing(value):
+        together.wait()
+        try:
+            for _ in range(40):
+                saved.write(path, {"w": np.full(20_000, value)}, {})
+                assert np.ptp(saved.read(path).arrays["w"]) == 0
+        except Exception as problem:
+            failed.append(problem)
+
+    writers = [threading.Thread(target=writing, args=(value,)) for value in (1.0, 2.0)]
+    [writer.start() for writer in writers]
+    [writer.join() for writer in writers]
+    assert not failed and os.listdir(tmp_path) == ["m.safetensors"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
@@ -574,6 +594,17 @@ def test_another_script_or_other_data(tmp_path, change, options, words):
         model.run(resume=tmp_path / "m.safetensors")
     assert caught.value.code == "E0616" and words in str(caught.value)
     assert model["w"] == 1.0 and (tmp_path / "m.safetensors").read_bytes() == before
+
+
+def test_data_of_another_device(tmp_path):
+    """Draws differ in their last bits there, which nobody sees in what is printed."""
+    text = RESUMED.replace("linspace(0, 1, 9)", "exp(3 * normal(2000))").replace("train 4", "train 1")
+    compiled(text, tmp_path, device="cpu").run()
+    with pytest.raises(FileTrouble) as caught:
+        compiled(text, tmp_path, device="cpu", data={"A": np.zeros(2000)}).run(resume=True)
+    assert "on `device" not in str(caught.value)
+    with pytest.raises(FileTrouble, match="written on `device cpu`, and this is `device numpy`"):
+        compiled(text, tmp_path, device="numpy").run(resume=True)
 
 
 def test_what_may_change(tmp_path):

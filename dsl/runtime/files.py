@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_native_id
 from typing import IO, Any
 
 import numpy as np
@@ -131,7 +132,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], span: Span |
     asked = path
     try:
         path = Path(os.path.realpath(asked))
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{get_native_id()}.part")
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a directory")
         if path.exists() and not os.access(path, os.W_OK):
@@ -153,7 +154,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], span: Span |
 def clear_parts(path: Path) -> None:
     """Takes away what writers of this file had begun that were killed."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        number = part.name.removesuffix(".part").rpartition(".")[2]
+        number = part.name.removesuffix(".part").rpartition(".")[2].partition("-")[0]
         if number.isdigit() and not _alive(int(number)):
             with suppress(OSError):
                 part.unlink()

@@ -84,7 +84,7 @@ def collected(session: Stateful, values: Mapping[LeafKey, Any]) -> dict[str, Arr
 def described(session: Stateful, arrays: Iterable[str]) -> dict[str, Any]:
     """What is to be known of a state, in JSON's values."""
     elaborator, kinds = session.elaborator, keys(session)
-    return {"lr": version(), "precision": elaborator.precision, "seed": elaborator.seed,
+    return {"lr": version(), "precision": elaborator.precision, "seed": elaborator.seed, "device": elaborator.device,
             "steps": session.steps_made,
             "tensors": {name: kinds[name][0] if name in kinds else "last" for name in arrays},
             "unallocated": [name for name, key in kinds.items() if key[0] == "shared" and key not in session.values],
