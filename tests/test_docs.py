@@ -69,3 +69,12 @@ def test_pictures_show_what_is_shown_today(name, tmp_path):
         now, then = (re.search(r"<desc>([\s\S]*?)</desc>", path.read_text(encoding="utf-8"))[1]
                      for path in (picture, ROOT / "docs" / "images" / picture.name))
         assert documents.difference(html.unescape(now), html.unescape(then)) is None, "python docs/pictures.py"
+
+
+@pytest.mark.child_process
+def test_the_documentation_is_built_without_a_warning(tmp_path):
+    needs(all(importlib.util.find_spec(name) for name in ("sphinx", "furo", "myst_parser", "sphinx_copybutton")), "lr-lang[docs]")
+    built = subprocess.run([sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-b", "html", "-d",
+                            str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "html")], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert "linear_regression" in (tmp_path / "html" / "_generated" / "gallery" / "linear_regression.html").read_text(encoding="utf-8")

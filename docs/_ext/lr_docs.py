@@ -41,7 +41,7 @@ def setup(app: Any) -> dict[str, Any]:
 
 def generate() -> None:
     pages = {"functions.md": functions(), "statements.md": statements(), "errors.md": errors(),
-             "optimizers.md": optimizers(), "commands.md": commands(), "speed.md": speed(), **gallery(), **notebook()}
+             "optimizers.md": optimizers(), "commands.md": commands(), "speed.md": speed(), "prompt.md": prompt(), **gallery(), **notebook()}
     for name, text in pages.items():
         place = OUT / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +184,16 @@ def commands() -> str:
         inner = click.Context(command, info_name=name, parent=context, terminal_width=96, max_content_width=96)
         parts += [f"(command-{name})=\n## lr {name}\n", fence("text", command.get_help(inner))]
     return "\n".join(parts)
+
+
+def prompt() -> str:
+    """The commands of the interactive session."""
+    from dsl.repl.commands import COMMANDS
+    rows = ["| command | does |", "|---|---|"]
+    for word, command in COMMANDS.items():
+        usage = f":{word} {command.usage}".rstrip().replace("|", "\\|")
+        rows.append(f"| `{usage}` | {command.summary} |")
+    return "\n".join(rows) + "\n"
 
 
 # ---------------------------------------------------------------- what runs
