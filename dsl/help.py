@@ -31,7 +31,7 @@ from dsl.syntax.values import Group, Module, OptimizerRule, Symbol, Table, TextC
 if TYPE_CHECKING:
     from dsl.session import Session
 
-WIDTH = 88
+WIDTH = 79
 NOT_BUILT = "the language has it; this version of lr does not run it yet (E0801)"
 
 

@@ -116,7 +116,7 @@ def test_families_exist():
 
 @pytest.mark.parametrize("name", sorted(LATER))
 def test_functions_to_come(name):
-    assert "not run it yet" in help.help_text(None, name)
+    assert "not run it yet" in " ".join(help.help_text(None, name).split())
 
 
 def test_groups():

@@ -545,6 +545,14 @@ def test_pipe_after_a_file(tmp_path):
     assert lr("repl", str(tmp_path / "none.lr"), text="1\n").returncode == 1
 
 
+def test_the_prompt_is_drawn_before_numpy_is_loaded():
+    code = "import sys, dsl.cli, dsl.repl.app as a; a.Prompt(a.Options(), a.Settings(), []).session; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    loaded = set(done.stdout.split())
+    assert "prompt_toolkit" in loaded, done.stderr
+    assert not loaded & {"numpy", "lark", "scipy", "pygments", "dsl.session", "dsl.syntax.parse"}
+
+
 # ---------------------------------------------------------------- settings and history
 def test_settings_of_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

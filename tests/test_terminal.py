@@ -259,6 +259,31 @@ def test_a_plot_is_drawn_in_the_terminal(folder):
         assert "┤" in terminal.text
 
 
+def test_help_is_wrapped_between_words(folder):
+    with opened(folder, rows=60, columns=50) as terminal:
+        terminal.enter(":help", "Ctrl-D")
+        words = set(re.findall(r"[a-z]{4,}", terminal.text))
+    with opened(folder, rows=60, columns=200) as terminal:
+        terminal.enter(":help", "Ctrl-D")
+        assert words <= set(re.findall(r"[a-z]{4,}", terminal.text))
+
+
+def test_a_terminal_that_only_prints(folder):
+    with Terminal(folder, TERM="dumb") as terminal:
+        terminal.until("lr>")
+        terminal.send("def f(x):\r")
+        terminal.until("\n...")
+        terminal.send("  return x + 1\r")
+        terminal.when(lambda: terminal.text.count("...") == 2)
+        terminal.send("\r")
+        terminal.when(lambda: terminal.prompts() == 2)
+        terminal.send("f(3)\r")
+        terminal.until("\n4\n")
+        assert "\x1b[" not in terminal.raw
+        terminal.send("\x04")
+        assert terminal.ended() == 0
+
+
 def test_a_file_is_run_first(folder):
     (folder / "m.lr").write_text("let a = 3\nprint a\nlet b = nonsense\n")
     with opened(folder, "repl", "m.lr") as terminal:

@@ -43,9 +43,11 @@ class Options:
 def main(options: Options) -> int:
     """The exit code: 1 if an entry of piped input failed, or a file that was named; in a terminal 0."""
     settings, remarks = from_file()
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        return Prompt(options, settings, remarks).loop()
-    return piped(options, settings, remarks)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return piped(options, settings, remarks)
+    if os.environ.get("TERM", "").lower() in ("dumb", "unknown", ""):
+        return plain(options, settings, remarks)
+    return Prompt(options, settings, remarks).loop()
 
 
 def engine(options: Options, settings: Settings, echo: bool = False) -> Repl:
@@ -71,6 +73,33 @@ def piped(options: Options, settings: Settings, remarks: list[str]) -> int:
             break
     sys.stdout.flush()
     return 0 if fine else 1
+
+
+# ---------------------------------------------------------------- a terminal that only prints
+def plain(options: Options, settings: Settings, remarks: list[str]) -> int:
+    """The prompt on a terminal that cannot move its cursor: lines as the system edits them."""
+    repl = engine(options, settings, echo=True)
+    for line in remarks:
+        repl.remark(line)
+    if options.file:
+        repl.run(quoted(options.file))
+    from dsl.repl.commands import takes_entry
+    held: list[str] = []
+    while not repl.done:
+        try:
+            held.append(input(reader.CONTINUATION if held else reader.PROMPT))
+        except EOFError:
+            sys.stdout.write("\n")
+            return 0
+        except KeyboardInterrupt:
+            sys.stdout.write("\n")
+            held.clear()
+            continue
+        text = "\n".join(held)
+        if reader.verdict(text, takes_entry) != "more":
+            held.clear()
+            repl.run(text)
+    return 0
 
 
 # ---------------------------------------------------------------- the prompt

@@ -82,9 +82,14 @@ def takes_entry(word: str) -> bool:
 
 # ---------------------------------------------------------------- help
 KEYS = """\
-Enter runs what is complete and otherwise begins a new line; an empty line ends a block; Alt-Enter begins a line anyway.
-Tab completes, and makes a letter of \\alpha; Up and Down find entries that begin alike, Ctrl-R what contains a text.
-Ctrl-X Ctrl-E opens $EDITOR; Ctrl-C clears the entry, or stops a training after a whole step; Ctrl-D leaves.
+  Enter          runs what is complete, else begins a line; an empty line ends a block
+  Alt-Enter      begins a line
+  Tab            completes; makes a letter of \\alpha
+  Up, Down       entries that begin alike
+  Ctrl-R         entries that contain a text
+  Ctrl-X Ctrl-E  opens $EDITOR
+  Ctrl-C         clears the entry; stops a training after a whole step
+  Ctrl-D         leaves
 """
 
 
@@ -96,7 +101,7 @@ def asked(repl: Repl, name: str) -> None:
         help(repl, name)
     else:
         from dsl.help import help_text
-        repl.say(help_text(repl.session, name))
+        repl.prose(help_text(repl.session, name))
 
 
 def help(repl: Repl, rest: str) -> None:
@@ -105,13 +110,13 @@ def help(repl: Repl, rest: str) -> None:
         return
     if rest:
         command = resolve(rest.removeprefix(":"))
-        repl.say(f":{command.word} {command.usage}".rstrip() + "\n" + "\n".join(f"  {line}" for line in command.details.splitlines()))
+        repl.prose(f":{command.word} {command.usage}".rstrip() + "\n" + "\n".join(f"  {line}" for line in command.details.splitlines()))
         return
     width = max(len(f"{c.word} {c.usage}") for c in COMMANDS.values())
     rows = [f"  :{f'{c.word} {c.usage}':{width}}  {c.summary}" for c in COMMANDS.values()]
-    repl.say("Statements run as in a script; an expression by itself is shown, and `ans` is its value.\n"
-             "A name that is bound again changes what depends on it; `?name` explains a function, a statement, a name, an error.\n\n"
-             + "\n".join(rows) + "\n\n" + KEYS)
+    repl.prose("Statements run as in a script; an expression by itself is shown, and `ans` is its value. A name that is bound again "
+               "changes what depends on it. `?name` explains a function, a statement, a name, an error; `:help show` a command, whose "
+               "word may be shortened.\n\n" + "\n".join(rows) + "\n\n" + KEYS)
 
 
 # ---------------------------------------------------------------- looking
@@ -409,7 +414,7 @@ def table(*rows: Command) -> dict[str, Command]:
 COMMANDS = table(
     Command("help", "[command]", "this list, or what one command does",
             "Explains a command. `:help sum` is `?sum`: a function, a statement, a bound name, an optimiser, an error code.", help),
-    Command("type", "e", "dtype and shape of an expression, which is not evaluated",
+    Command("type", "e", "dtype and shape of an expression",
             "Prints the type of an expression without computing it, and the sizes in it that are known.\n:type Y_bar\n:type X @ w", type_),
     Command("show", "[name]", "a formula, or all that is bound",
             "Prints a named expression, or any other, as the formula it stands for; without a name all that is bound, and the\n"
@@ -423,19 +428,20 @@ COMMANDS = table(
             "Prints LLVM's code (unless told), assembly for this processor, or CUDA C.\n:code cuda C\n:code asm train", code),
     Command("cost", "[name]", "their operations and memory traffic",
             "Prints how many operations each part takes and how many bytes it moves, in the named sizes and in numbers.", cost),
-    Command("vars", "", "every name: kind, type, value, what it depends on",
+    Command("vars", "", "every name: kind, type, value",
             "Prints a table of all bound names.", vars_),
-    Command("time", "entry", "how long an entry takes, compiling and running apart",
+    Command("time", "entry", "how long an entry takes, compiled and run",
             "Runs an entry again and again, for about a second, on the same state, and prints how long it takes. It changes nothing.\n"
             ":time Y_bar with X = 3\n:time train 10 epochs over X = A, Y = B", time_, True),
-    Command("set", "[name value]", "the settings, one of them, or another value for it",
+    Command("set", "[name value]", "the settings, or another value for one",
             "device auto|cpu|cuda|numpy      where to run from now on\n"
             "seed N                          of draws from now on; what is bound stays as it is\n"
             "threads N|all                   of native code; changes no result\n"
             "precision float32|float64       only while nothing is bound\n"
             "digits N                        of an array's numbers\n"
             "keys emacs|vi                   of the editor\n"
-            "colors auto|always|never        theme either|dark|light|none\n"
+            "colors auto|always|never        when results and errors are coloured\n"
+            "theme either|dark|light|none    of what is typed\n"
             "times on|off                    whether entries say how long they took\n"
             "curve on|off                    whether trainings draw their cost\n"
             "completion typing|tab           when the menu opens\n"

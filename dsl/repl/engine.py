@@ -28,6 +28,7 @@ from dsl.repl import reader
 from dsl.repl.settings import Settings
 from dsl.repl.state import State, kept
 from dsl.repl.transcript import Said
+from dsl.repl.wrapping import noted, wrapped
 from dsl.runtime.progress import Progress, duration
 from dsl.runtime.summary import resolved
 from dsl.runtime.terminal import Terminal, terminal_of
@@ -110,22 +111,25 @@ class Engine(ABC):
             case _:
                 return found
 
-    @property
-    def colored(self) -> bool:
-        return self.terminal.colors > 0
-
     def say(self, text: str) -> None:
         """A result that is no value: what a command found."""
         self.out.write(text if text.endswith("\n") or not text else text + "\n")
 
+    def prose(self, text: str) -> None:
+        """As `say`, in the width of a terminal."""
+        self.say(wrapped(text, self.terminal.columns) if self.terminal.interactive else text)
+
     def remark(self, text: str) -> None:
         """Beside the results, dimmed."""
-        self.err.write(self.terminal.styled(text, "dim") + "\n")
+        terminal = self.terminal
+        self.err.write(terminal.styled(wrapped(text, terminal.columns) if terminal.interactive else text, "dim") + "\n")
 
     def report(self, diagnostics: Sequence[Diagnostic]) -> None:
         self.out.flush()
         if diagnostics:
-            self.err.write("\n\n".join(d.render(self.colored) for d in diagnostics) + "\n")
+            terminal = self.terminal
+            text = "\n\n".join(d.render(terminal.colors > 0) for d in diagnostics)
+            self.err.write((noted(text, terminal.columns) if terminal.interactive else text) + "\n")
         self.err.flush()
 
     # ------------------------------------------------------------ entries
