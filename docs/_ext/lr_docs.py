@@ -41,7 +41,8 @@ def setup(app: Any) -> dict[str, Any]:
 
 def generate() -> None:
     pages = {"functions.md": functions(), "statements.md": statements(), "errors.md": errors(),
-             "optimizers.md": optimizers(), "commands.md": commands(), "speed.md": speed(), "prompt.md": prompt(), **gallery(), **notebook()}
+             "optimizers.md": optimizers(), "commands.md": commands(), "prompt.md": prompt(), "speed.md": speed(),
+             **gallery(), **notebook()}
     for name, text in pages.items():
         place = OUT / name
         place.parent.mkdir(parents=True, exist_ok=True)
