@@ -428,7 +428,7 @@ COMMANDS = table(
             "Prints LLVM's code (unless told), assembly for this processor, or CUDA C.\n:code cuda C\n:code asm train", code),
     Command("cost", "[name]", "their operations and memory traffic",
             "Prints how many operations each part takes and how many bytes it moves, in the named sizes and in numbers.", cost),
-    Command("vars", "", "every name: kind, type, value",
+    Command("vars", "", "every name: kind, type, value, what it needs",
             "Prints a table of all bound names.", vars_),
     Command("time", "entry", "how long an entry takes, compiled and run",
             "Runs an entry again and again, for about a second, on the same state, and prints how long it takes. It changes nothing.\n"

@@ -36,6 +36,8 @@ WIDEST_CELL = 24
 CELL_DIGITS = 6
 LONGEST_HEAD = 9
 """Letters before brackets under whose beginning the rest of a broken formula stands."""
+WITH_USES = 100
+"""Columns from which on a table of names says what each depends on, even if its values must be cut for that."""
 WITH_KINDS = 60
 """Columns from which on a list of names says their kinds."""
 UNKNOWN = re.compile(r"(?<![\w.])-?(?:nan|inf)(?!\w)")
@@ -211,21 +213,26 @@ def _fitting(widths: Sequence[int], index: int, terminal: Terminal) -> list[int]
 
 # ---------------------------------------------------------------- names
 def vars_table(session: Session, *, width: int = 80, colored: bool = False, unicode: bool = True) -> str:
-    """The names that are bound, with what they are and hold: values and figures of data and state, formulas of the rest."""
+    """The names that are bound, with what they are and hold: values and figures of data and state, formulas of the rest; where there is
+    room, also which names stand in what was written."""
     terminal = Terminal(max(width, NARROWEST), colors=BASIC if colored else 0, unicode=unicode)
-    rows, held = list[tuple[str, str, str, str]](), 0
-    for name, symbol in session.elaborator.scope.items():
+    rows, held = list[tuple[str, str, str, str, str]](), 0
+    scope = session.elaborator.scope
+    uses = {name: one.uses for one in session.elaborator.remembered for name in one.words}
+    for name, symbol in scope.items():
         if symbol.value is not None:
             kind, type_text, text, size = _described(session, symbol)
-            rows.append((name, kind, type_text, text))
+            rows.append((name, kind, type_text, text, ", ".join(n for n in scope if n in uses.get(name, ()) and n != name)))
             held += size
     if not rows:
         return "nothing is bound yet"
-    heads = ("name", "kind", "type", "value")
+    heads = ("name", "kind", "type", "value", "depends on")
     shown = [(0, "bold"), *([(1, "dim")] if terminal.columns >= WITH_KINDS else []), (2, ""), (3, "")]
-    wide = [max(cells(row[i]) for row in (heads, *rows)) for i in range(4)]
-    share = [min(wide[0], terminal.columns // 4), wide[1], min(wide[2], terminal.columns // 3), 0]
-    share[3] = max(terminal.columns - sum(share[i] + 2 for i, _ in shown[:-1]), 1)
+    wide = [max(cells(row[i]) for row in (heads, *rows)) for i in range(5)]
+    share = [min(wide[0], terminal.columns // 4), wide[1], min(wide[2], terminal.columns // 3), 0, min(wide[4], terminal.columns // 4)]
+    if any(row[4] for row in rows) and (terminal.columns >= WITH_USES or sum(wide) + 2 * 4 <= terminal.columns):
+        shown.append((4, "dim"))
+    share[3] = max(min(wide[3], terminal.columns - sum(share[i] + 2 for i, _ in shown if i != 3)), 1)
     lines = [terminal.styled("  ".join(padded(heads[i], share[i]) for i, _ in shown).rstrip(), "dim")]
     for row in rows:
         words = [(padded(clipped(row[i], share[i], _more(terminal)), share[i]), style) for i, style in shown]
