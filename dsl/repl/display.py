@@ -236,6 +236,9 @@ def vars_table(session: Session, *, width: int = 80, colored: bool = False, unic
     lines = [terminal.styled("  ".join(padded(heads[i], share[i]) for i, _ in shown).rstrip(), "dim")]
     for row in rows:
         words = [(padded(clipped(row[i], share[i], _more(terminal)), share[i]), style) for i, style in shown]
+        while words and not words[-1][0].strip():
+            words.pop()
+        words[-1] = words[-1][0].rstrip(), words[-1][1]
         lines.append("  ".join(terminal.styled(word, style) if style else _marked(word, terminal) for word, style in words).rstrip())
     return "\n".join([*lines, *_joined([(counted(len(rows), "name"), "dim"), (f"{in_words(held)} held", "dim")], terminal)])
 
