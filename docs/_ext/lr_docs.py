@@ -30,8 +30,23 @@ def setup(app: Any) -> dict[str, Any]:
             for place, kind, value in super().get_tokens_unprocessed(text, *more):
                 yield place, Generic.Error if kind is Error else kind, value
 
+    class Prompt(Lenient):
+        """What was typed at the prompt, and what it showed."""
+
+        def get_tokens_unprocessed(self, text: str, *more: Any) -> Any:
+            place = 0
+            for line in text.splitlines(keepends=True):
+                prompt = re.match(r"lr> ?|\.\.\. ?", line)
+                if prompt is None:
+                    yield place, Generic.Output, line
+                else:
+                    yield place, Generic.Prompt, prompt[0]
+                    for inner, kind, value in super().get_tokens_unprocessed(line[prompt.end():], *more):
+                        yield place + prompt.end() + inner, kind, value
+                place += len(line)
+
     app.add_lexer("lr", Lenient)
-    app.add_lexer("repl", Lenient)
+    app.add_lexer("repl", Prompt)
     for name in ("form", "csv"):
         app.add_lexer(name, TextLexer)
     app.connect("builder-inited", lambda _: generate())
@@ -269,7 +284,7 @@ def notebook() -> dict[str, str | bytes]:
             elif "text/html" in data:
                 parts.append("```{raw} html\n<div class=\"notebook\">" + "".join(data["text/html"]) + "</div>\n```\n")
             else:
-                text = "".join(output.get("text", data.get("text/plain", output.get("traceback", ""))))
+                text = "".join(output.get("text", data.get("text/plain", ""))) or "\n".join(output.get("traceback", ""))
                 parts.append(fence("text", re.sub(r"\x1b\[[0-9;]*m", "", text)))
     pages["notebook.md"] = "\n".join(parts)
     return pages
