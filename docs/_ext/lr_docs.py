@@ -51,6 +51,7 @@ def setup(app: Any) -> dict[str, Any]:
         app.add_lexer(name, TextLexer)
     app.connect("builder-inited", lambda _: generate())
     app.connect("autodoc-process-docstring", docstring)
+    app.connect("source-read", names_of_files)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -69,6 +70,11 @@ def generate() -> None:
     for place in OUT.rglob("*.*"):
         if str(place.relative_to(OUT)) not in pages:
             place.unlink()
+
+
+def names_of_files(app: Any, page: str, source: list[str]) -> None:
+    """What is to be saved under a name has it above it."""
+    source[0] = re.sub(r"<!-- file (\S+) -->\n", r"```{raw} html\n<div class='filename'>\1</div>\n```\n\n", source[0])
 
 
 def docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
