@@ -21,6 +21,10 @@ pytestmark = pytest.mark.on_the_cpu
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_examples_of(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "LR_COLOR", "LR_DEVICE", "LR_THREADS", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
     failed = documents.run_page(page, tmp_path, request.config.getoption("--update-golden"))
     assert not failed, "\n\n".join(failed)
 
