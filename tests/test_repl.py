@@ -399,7 +399,8 @@ def test_undo(trained):
     more = "train 1 epochs over X = train_X[:50], Y = train_Y[:50]"
     trained(more)
     after = trained.value("w")
-    trained(":vars")                                             # changes nothing, is not counted
+    trained(":vars")                                             # what changes nothing is not counted
+    trained("w")
     trained(":undo")
     assert trained.value("w") == 1.874811994480627 != after
     trained(more)

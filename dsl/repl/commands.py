@@ -456,7 +456,8 @@ COMMANDS = table(
     Command("restore", "file", "the state in such a file",
             "Reads what `:save`, `save` or a checkpoint wrote. If shapes differ, it says how, and changes nothing.", restore),
     Command("undo", "[n]", "the state before the last entry, or the last n",
-            "Takes back the last entries that changed something: names, values, updates, trained state. Files stay written.", undo),
+            "Takes back the last entries that changed something: names, values, updates, trained state. A value that was only shown\n"
+            "does not count, and files stay written.", undo),
     Command("plot", "marks", "a plot in the terminal",
             "Draws `scatter(x, y)`, `line(x, y)`, `hist(x)`, `heatmap(A)`, several with commas; of a bare vector its line, of a matrix\n"
             "its heatmap.", plot),

@@ -43,10 +43,10 @@ class State:
         _refill(session.elaborator.scope.maps[0], self.names)
 
     def differs(self, other: State) -> bool:
-        """Whether something has been bound, set or made between the two."""
-        pairs: list[tuple[Any, Any]] = [(self.names, other.names)]
+        """Whether something has been bound, set or made between the two; a value that was looked at is nothing of these."""
+        pairs: list[tuple[Any, Any]] = [(_bound(self.names), _bound(other.names))]
         for (_, mine), (_, theirs) in zip(self.parts, other.parts, strict=True):
-            pairs += [(mine.get(key), theirs.get(key)) for key in LASTING]
+            pairs += [(_lasting(mine.get(key)), _lasting(theirs.get(key))) for key in LASTING]
         return any(not _same(a, b) for a, b in pairs)
 
     def arrays(self) -> Iterable[Any]:
@@ -56,6 +56,16 @@ class State:
 
 LASTING = ("values", "updates", "steps_before", "seed", "precision", "device", "interrupted")
 """What shows, with the names, that an entry has changed something."""
+
+
+def _bound(names: dict[str, Any]) -> dict[str, Any]:
+    """Without the prompt's `ans`, which no statement has bound."""
+    return {name: symbol for name, symbol in names.items() if name != "ans" or symbol.span is not None}
+
+
+def _lasting(value: Any) -> Any:
+    """Values by key, without those of `ans`."""
+    return {key: item for key, item in value.items() if key[:2] != ("data", "ans")} if isinstance(value, dict) else value
 
 
 def _copied(value: Any) -> Any:
