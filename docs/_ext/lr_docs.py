@@ -57,7 +57,7 @@ def setup(app: Any) -> dict[str, Any]:
 
 def generate() -> None:
     pages = {"functions.md": functions(), "statements.md": statements(), "errors.md": errors(),
-             "optimizers.md": optimizers(), "commands.md": commands(), "prompt.md": prompt(), "speed.md": speed(),
+             "optimizers.md": optimizers(), "commands.md": commands(), "prompt.md": prompt(), "speed.md": speed(), "gpu-speed.md": gpu_speed(),
              **gallery(), **notebook()}
     for name, text in pages.items():
         place = OUT / name
@@ -297,6 +297,12 @@ def notebook() -> dict[str, str | bytes]:
 
 
 # ---------------------------------------------------------------- speed
+def gpu_speed() -> str:
+    """That of a GPU, with its link as a file of the repository."""
+    from speed_table import gpu_table
+    return re.sub(r"\[(`[^`]+`)\]\(([^)]+)\)", r"`\2`", gpu_table())
+
+
 def speed() -> str:
     """The table of the README, from `benchmarks/latest.json`."""
     from speed_table import table
