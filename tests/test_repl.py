@@ -623,3 +623,19 @@ def test_the_memory_of_undo_is_bounded(typed, monkeypatch):
     assert 2 <= len(typed.repl.undone) <= 6
     typed(":undo")
     np.testing.assert_array_equal(typed.value("w"), np.full(1000, 20.0))
+
+
+def test_large_arrays_that_nothing_needs_are_let_go(typed, monkeypatch):
+    from dsl.repl import sweeping
+    monkeypatch.setattr(sweeping, "LARGE", 8 * 1000)
+    typed("data A = arange(1000)\nlet s = sum(A)\ndef f(x) = x + sum(A)")
+    typed("A * 2.0")
+    typed("let kept = sum(ans)\ndef g(x) = x + ans[1]")
+    for number in range(5):
+        typed(f"A + {number}.0")
+        typed(f"data A = arange(1000) + {number}")
+    large = [key for key in typed.session.values if key[0] == "data"]
+    assert sorted(key[1] for key in large) == ["A", "ans", "ans"]
+    assert typed("kept; s; f(1); g(1); sum(A)") == "999000.0\n503500\n503501\n3.0\n503500"
+    typed(":undo 3")
+    assert typed("s; sum(A)") == "500500\n500500"

@@ -27,7 +27,8 @@ from dsl.record import entity
 from dsl.repl import reader
 from dsl.repl.settings import Settings
 from dsl.repl.state import State, kept
-from dsl.repl.transcript import Said
+from dsl.repl.sweeping import large_values, sweep
+from dsl.repl.transcript import Said, as_literal
 from dsl.repl.wrapping import noted, wrapped
 from dsl.runtime.progress import Progress, duration
 from dsl.runtime.summary import resolved
@@ -94,6 +95,8 @@ class Engine(ABC):
         self.took = Took(0.0, 0.0)
         self.loaded: Path | None = None
         self.done = False
+        self.large: set[Any] = set()
+        """The large arrays that were there when it was last looked which of them are needed."""
         self.remember = True
         """Whether the entry that runs can be undone."""
         self.bound: set[str] = set()
@@ -221,12 +224,15 @@ class Engine(ABC):
         del self.said[said:]
 
     def settle(self, before: State) -> None:
-        """What follows a change of device; plans of trainings that were run again stand once."""
+        """What follows a change of device; plans of trainings that were run again stand once; what nothing needs is let go."""
         session = self.session
         if session.elaborator.device != before.parts[1][1]["device"]:
             self.moved()
         latest = {i.span.text: i for i in session.items if isinstance(i, program.Train)}
         session.items[:] = latest.values()
+        if large_values(session) != self.large:
+            sweep(session)
+            self.large = large_values(session)
 
     def moved(self) -> None:
         """Another device or number of threads: values come to the host, everything is compiled anew when it is needed."""
@@ -329,7 +335,7 @@ class Engine(ABC):
         if isinstance(value, Node | Group | TextColumn | str):
             plain = self.plain(found)
             said.printed = session.printed(plain) if not isinstance(plain, np.ndarray) or plain.size <= 1000 else None
-            said.held = plain
+            said.valued, said.literal = True, as_literal(plain)
         self.say(self.shown(span.text.strip(), value, found))
         self.hold(value, found)
 
@@ -388,7 +394,7 @@ class Engine(ABC):
         """Whose value `ans` is in this statement."""
         if self.ans is None or "ans" not in used_names(statement):
             return None
-        return next((s for s in reversed(self.said) if s.held is not None), None)
+        return next((s for s in reversed(self.said) if s.valued), None)
 
     # ------------------------------------------------------------ scripts
     def load(self, path: Path, run: bool = True) -> None:

@@ -26,13 +26,15 @@ UPDATES = (ast.Update, ast.Minimize, ast.Step)
 
 @dataclass(eq=False)
 class Said:
-    """A statement that worked; `held` is the value of an expression by itself, `broken` a training that did not end as planned."""
+    """A statement that worked; `valued` says that it is an expression with a value, which `literal` writes if it is small; `broken` is a
+    training that did not end as planned."""
 
     statement: ast.Statement
     ans: Said | None
     """Whose value `ans` stands for in it."""
     printed: str | None = None
-    held: Any = None
+    valued: bool = False
+    literal: str | None = None
     broken: bool = False
     drawn: bool = False
     """Whether its draws are keyed by its text, which is another one as a `print`."""
@@ -155,9 +157,8 @@ class Writer:
         answer = self.answers.get(id(one))
         if isinstance(one.statement, ast.Bare):
             if answer is not None:
-                literal = as_literal(one.held)
-                yield f"data {answer} = {literal}" if literal is not None else f"let {answer} = {text}"
-            text = f"print {text}" if one.held is not None else f"show {text}"
+                yield f"data {answer} = {one.literal}" if one.literal is not None else f"let {answer} = {text}"
+            text = f"print {text}" if one.valued else f"show {text}"
         if one.printed is not None:
             result = " ".join(one.printed.split())
             if 0 < len(result) <= LONGEST_RESULT:
