@@ -56,8 +56,8 @@ def setup(app: Any) -> dict[str, Any]:
 
 
 def generate() -> None:
-    pages = {"functions.md": functions(), "statements.md": statements(), "errors.md": errors(),
-             "optimizers.md": optimizers(), "commands.md": commands(), "prompt.md": prompt(), "speed.md": speed(), "gpu-speed.md": gpu_speed(),
+    pages = {"functions.md": functions(), "statements.md": statements(), "errors.md": errors(), "optimizers.md": optimizers(),
+             "commands.md": commands(), "prompt.md": prompt(), "speed.md": speed(), "gpu-speed.md": gpu_speed(),
              **gallery(), **notebook()}
     for name, text in pages.items():
         place = OUT / name
@@ -73,7 +73,12 @@ def generate() -> None:
 
 
 def names_of_files(app: Any, page: str, source: list[str]) -> None:
-    """What is to be saved under a name has it above it."""
+    """What is to be saved under a name has it above it; what is to be compared stands side by side.
+
+    Both are comments, so that the pages read well as they are, too."""
+    for mark, container in (("side", ":::::{container} side\n\n::::{container}"), ("beside", "::::\n\n::::{container}"),
+                            ("/side", "::::\n\n:::::")):
+        source[0] = source[0].replace(f"<!-- {mark} -->\n", f"{container}\n")
     source[0] = re.sub(r"<!-- file (\S+) -->\n", r"```{raw} html\n<div class='filename'>\1</div>\n```\n\n", source[0])
 
 
@@ -300,10 +305,14 @@ def notebook() -> dict[str, str | bytes]:
 def gpu_speed() -> str:
     """That of a GPU, with its link as a file of the repository."""
     from speed_table import gpu_table
-    return re.sub(r"\[(`[^`]+`)\]\(([^)]+)\)", r"`\2`", gpu_table())
+    return on_a_page(re.sub(r"\[(`[^`]+`)\]\(([^)]+)\)", r"`\2`", gpu_table()))
+
+
+def on_a_page(text: str) -> str:
+    return text.replace("the script above", "the script of the front page")
 
 
 def speed() -> str:
     """The table of the README, from `benchmarks/latest.json`."""
     from speed_table import table
-    return table()
+    return on_a_page(table())
