@@ -114,6 +114,10 @@ class Engine(ABC):
             case _:
                 return found
 
+    @property
+    def colored(self) -> bool:
+        return self.terminal.colors > 0
+
     def say(self, text: str) -> None:
         """A result that is no value: what a command found."""
         self.out.write(text if text.endswith("\n") or not text else text + "\n")
@@ -131,7 +135,7 @@ class Engine(ABC):
         self.out.flush()
         if diagnostics:
             terminal = self.terminal
-            text = "\n\n".join(d.render(terminal.colors > 0) for d in diagnostics)
+            text = "\n\n".join(d.render(self.colored) for d in diagnostics)
             self.err.write((noted(text, terminal.columns) if terminal.interactive else text) + "\n")
         self.err.flush()
 
