@@ -358,13 +358,13 @@ def unechoed() -> Iterator[None]:
     """What is typed while an entry runs waits for the next prompt, and does not stand in the middle of what is drawn."""
     try:
         import termios
-        before = termios.tcgetattr(sys.stdin)
-        quiet = list(before)
-        quiet[3] = before[3] & ~termios.ECHO
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
-    except (ImportError, OSError, ValueError, termios.error):
+    except ImportError:                                      # not a system of that kind
         yield
         return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = list(before)
+    quiet[3] = before[3] & ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
     try:
         yield
     finally:

@@ -54,21 +54,25 @@ class Took:
 
 
 class Recorder:
-    """A stream that passes on what is written, unless it is silenced, and remembers it until it is taken."""
+    """A stream that passes on what is written, unless it is silenced; what is written inside of `kept` is remembered, too."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
-        self.held: list[str] = []
+        self.held: list[str] | None = None
         self.silent = False
 
     def write(self, text: str) -> int:
-        self.held.append(text)
+        if self.held is not None:
+            self.held.append(text)
         return len(text) if self.silent else self.stream.write(text)
 
-    def taken(self) -> str:
-        text = "".join(self.held)
-        self.held.clear()
-        return text
+    @contextmanager
+    def kept(self) -> Iterator[list[str]]:
+        self.held = []
+        try:
+            yield self.held
+        finally:
+            self.held = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -198,7 +202,6 @@ class Engine(ABC):
                                "report it").diagnostic])
         finally:
             self.recorder.silent = False
-            self.recorder.taken()
             session.failures.clear()
             session.reports[:-1] = []
         self.settle(before)
@@ -296,12 +299,12 @@ class Engine(ABC):
 
     def item(self, item: program.Item, said: Said) -> None:
         session = self.session
-        self.recorder.taken()
         if isinstance(said.statement, ast.Bare) and isinstance(item, program.Print):
             self.show(said, item.items[0], item.span)
         elif isinstance(item, program.Print):
-            session.execute([item])
-            said.printed = self.recorder.taken()
+            with self.recorder.kept() as printed:
+                session.execute([item])
+            said.printed = "".join(printed)
         else:
             try:
                 session.execute([item])
@@ -458,7 +461,6 @@ class Engine(ABC):
             yield
         finally:
             self.recorder.silent = False
-            self.recorder.taken()
             self.restore(before, said)
             self.session.quiet = quiet
 
