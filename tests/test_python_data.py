@@ -65,6 +65,8 @@ TABLES = {
     "polars category": lambda: pl.DataFrame(COLUMNS).with_columns(pl.col("name").cast(pl.Categorical)),
     "arrow": lambda: pa.table(COLUMNS),
     "arrow chunks": lambda: pa.concat_tables([pa.table(COLUMNS).slice(0, 1), pa.table(COLUMNS).slice(1)]),
+    "arrow chunks of other lengths in each column": lambda: pa.table(
+        {name: pa.chunked_array([column[:i], [], column[i:]], pa.array(column).type) for i, (name, column) in enumerate(COLUMNS.items())}),
     "arrow batch": lambda: pa.record_batch(COLUMNS),
     "arrow dictionary": lambda: pa.table({**COLUMNS, "name": pa.array(COLUMNS["name"]).dictionary_encode()}),
     "a stream": lambda: Stream(pa.table(COLUMNS)),

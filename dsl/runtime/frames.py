@@ -174,7 +174,7 @@ def columns(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         case "polars":
             yield from ((series.name, series) for series in value.get_columns())
         case _:
-            yield from zip((f.name for f in value.type), _whole(value).flatten(), strict=True)
+            yield from zip((f.name for f in value.type), value.flatten(), strict=True)
 
 
 def _read(place: str, raw: Any) -> Column:
@@ -289,7 +289,9 @@ def _whole(found: Any) -> Any:
     """An Arrow array in one piece."""
     if not hasattr(found, "chunks"):
         return found
-    return found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
+    import pyarrow
+    filled = [chunk for chunk in found.chunks if len(chunk)]         # pyarrow 26 cannot join empty ones that came with an offset
+    return filled[0] if len(filled) == 1 else pyarrow.chunked_array(filled, found.type).combine_chunks()
 
 
 def _is_struct(found: Any) -> bool:
