@@ -76,9 +76,10 @@ def test_an_error_points_at_its_place(folder):
 
 
 def test_colours_can_be_left_out(folder):
-    with opened(folder, NO_COLOR="1") as terminal:
-        terminal.enter("let b = nonsense", "E0301")
-        assert not re.search(r"\x1b\[[\d;]*3\d[\d;]*m", terminal.raw)
+    for arguments, environment in (((), {"NO_COLOR": "1"}), (("repl", "--color", "never"), {})):
+        with opened(folder, *arguments, **environment) as terminal:
+            terminal.enter("let b = nonsense", "E0301")
+            assert not re.search(r"\x1b\[(?:\d+;)*[349]\d[\d;]*m", terminal.raw)
 
 
 def test_the_menu_shows_types(folder):

@@ -180,12 +180,7 @@ class Prompt:
                             return 0
             except KeyboardInterrupt:
                 out.write("\n")
-            self.follow()
-
-    def follow(self) -> None:
-        """Settings may have been changed."""
-        from prompt_toolkit.enums import EditingMode
-        self.session.editing_mode = EditingMode.VI if self.settings.keys == "vi" else EditingMode.EMACS
+            self.follow(self.session)
 
     @cached_property
     def session(self) -> PromptSession[str]:
@@ -207,12 +202,18 @@ class Prompt:
             style=DynamicStyle(lambda: merge_styles([plain, *self.theme()])))
         session.default_buffer.complete_while_typing = Condition(lambda: self.settings.completion == "typing")
         session.app.after_render += lambda _: self.start()
-        self.follow_on(session)
+        self.follow(session)
         return session
 
-    def follow_on(self, session: PromptSession[str]) -> None:
+    def follow(self, session: PromptSession[str]) -> None:
+        """The settings as they are now."""
         from prompt_toolkit.enums import EditingMode
+        from prompt_toolkit.output import ColorDepth
+
+        from dsl.colors import wants_color
         session.editing_mode = EditingMode.VI if self.settings.keys == "vi" else EditingMode.EMACS
+        colored = self.settings.colors != "never" and (self.settings.colors == "always" or wants_color(sys.stdout))
+        session.color_depth = None if colored else ColorDepth.DEPTH_1_BIT
 
     def theme(self) -> list[Any]:
         """The style of highlighted text, once the lexer is there."""
