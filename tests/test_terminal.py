@@ -197,6 +197,14 @@ def test_a_training_that_runs_out_draws_its_cost(folder):
         terminal.until("goes on from there")
 
 
+def test_what_is_typed_meanwhile_waits_for_the_prompt(folder):
+    with Terminal(folder) as terminal:
+        terminal.until("lr>")                                    # the engine is still to come
+        terminal.send("let a = sum(normal((1000, 1000)) @ normal((1000, 1000))) * 0\rprint a\ra + 1\ra + 2\r")
+        terminal.until("lr> a + 2\n2.0\n")
+        assert "lr> a + 1\n1.0\n" in terminal.text and "lr> print a\n" in terminal.text
+
+
 def test_history_is_searched_and_saved(folder):
     with opened(folder) as terminal:
         terminal.enter("let alpha = 1")
