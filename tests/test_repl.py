@@ -18,6 +18,7 @@ from dsl.repl.commands import COMMANDS, Repl, command_words, resolve, takes_entr
 from dsl.repl.settings import Settings, from_file
 from dsl.repl.state import State
 
+pytestmark = pytest.mark.on_the_cpu
 SEED = """\
 seed 1
 data train_X = linspace(-1, 1, 101)
@@ -322,6 +323,7 @@ def test_set(trained):
     assert trained("[pi, 1.0]").split("\n")[-1] == "[3.142 1.   ]"
     trained(":set device numpy")
     assert trained("w") == "1.874811994480627" and trained.session.compute.device() == "numpy"
+    assert "device" not in trained(":transcript")
     trained(TRAIN)
     on_numpy = trained.value("w")
     assert on_numpy == pytest.approx(1.8748, abs=1e-3)

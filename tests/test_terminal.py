@@ -16,6 +16,8 @@ if sys.platform == "win32":
 
 from terminals import Terminal
 
+pytestmark = [pytest.mark.on_the_cpu, pytest.mark.child_process]
+
 UP, DOWN, LEFT, RIGHT, ESCAPE = "\x1b[A", "\x1b[B", "\x1b[D", "\x1b[C", "\x1b"
 TUTORIAL = ["seed 1", "data train_X = linspace(-1, 1, 101)", "data train_Y = 2 * train_X + 1 + 0.33 * normal(101)", "scalar X, Y",
             "shared w = 0.0, b = 0.0", "model Y_bar = X * w + b", "cost C = mean(sqr(Y_bar - Y))", "grad gw, gb = C wrt w, b",

@@ -300,6 +300,7 @@ def set_(repl: Repl, rest: str) -> None:
         case "device":
             choose(name, value, DEVICES)
             repl.execute(f"device {value}", "<command>")
+            repl.said.pop()                                      # no part of what was said: results do not depend on it
         case "seed":
             if not value.isdecimal():
                 raise error("E0911", f"a seed is a whole number, not `{value}`")
