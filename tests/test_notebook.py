@@ -222,7 +222,7 @@ def shell():
     def run(text):
         with capture_output() as caught:
             result = made.run_cell(text)
-        return result, caught.stdout
+        return result, caught.stderr + caught.stdout
 
     run("%load_ext dsl\nimport numpy as np\nages = np.ones(3)")
     made.run = run
@@ -273,6 +273,30 @@ def test_followers_that_do_not_fit_any_more(shell):
     assert shell.run("%lr s")[0].result == 8.0                   # both at once
     shell.run("a = np.ones(5)\nb = np.ones(5) * 3")
     assert shell.run("%lr s")[0].result == 15.0
+
+
+def test_a_variable_that_is_no_data_any_more(shell):
+    shell.run("%%lr\nsum(ages)")
+    shell.run("ages = 'fifty'")
+    result, out = shell.run("%%lr\nsum(ages)")
+    assert result.success and "Python's `ages` is a str now" in out and out.endswith("3.0\n")
+    assert "Python's" not in shell.run("%%lr\nlet other = 1")[1] and "Python's" not in shell.run("del ages\n%lr sum(ages)")[1]
+
+
+@pytest.mark.parametrize("command", [":help", ":vars", "?sum", ":type ages", ":type ages  \n\n", ":HELP"])
+def test_a_command_by_itself(shell, command):
+    """A cell ends in a line break, however it was typed."""
+    shell.run("%%lr\nages + 1")
+    result, out = shell.run(f"%%lr\n{command}\n")
+    assert result.success == (command != ":HELP") and ("no command `:HELP`" in out) == (command == ":HELP")
+
+
+@pytest.mark.parametrize("options", ["--name 1x", "--name '<b>'", "--name for", "--seed x", "--nonsense", "--name '"])
+def test_wrong_options(shell, options):
+    before = set(shell.user_ns)
+    result, out = shell.run(f"%%lr {options}\nlet a = 1")
+    assert isinstance(result.error_in_exec, dsl.LrError) and result.error_in_exec.code == "E0902" and "argparse" not in out
+    assert not (set(shell.user_ns) - before - {"_i", "_ii", "_iii", *[f"_i{n}" for n in range(9)]})
 
 
 # ---------------------------------------------------------------- parts

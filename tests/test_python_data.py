@@ -267,6 +267,12 @@ def test_integers_and_truth(forms):
         assert forms.eval("all_of_them", f=value)
 
 
+def test_numbers_by_themselves():
+    m = dsl.compile("scalar x\nlet y = 2 * x")
+    for value in (Decimal("1.5"), Fraction(3, 2), np.array(1.5, object), np.float16(1.5), True + Fraction(1, 2)):
+        assert m.eval("y", x=value) == 3.0
+
+
 class Broken:
     def __array__(self, dtype=None, copy=None):
         raise RuntimeError("not today\nand more")
@@ -291,6 +297,7 @@ WRONG = {
     "a lazy frame": (pl.LazyFrame({"a": [1]}), "E0903", ".collect()"),
     "broken": (Broken(), "E0903", "not today"),
     "a big integer": ([2**70], "E0903", "range"),
+    "a big integer by itself": (10**400, "E0903", "beyond the range of int64"),
     "no columns": (pd.DataFrame(index=[1, 2]), "E0903", "no columns"),
     "two of a name": (pd.DataFrame([[1, 2]], columns=["a", "a"]), None, ""),
     "ragged": ([[1], [1, 2]], "E0903", "rows of one length"),

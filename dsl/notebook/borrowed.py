@@ -62,6 +62,12 @@ class Borrowed:
             bound |= {i.id for i in bound_names(statement)}
         self.bind(list(due))
 
+    def left_behind(self, statements: Sequence[ast.Statement]) -> list[tuple[str, str]]:
+        """Names among those of these statements that were Python's data and are something else there by now, and what."""
+        used = dict.fromkeys(name for statement in statements for name in free_names(statement))
+        return [(name, type(self.names[name]).__name__) for name in used if name in self.names and not is_data(self.names[name])
+                and self.session.elaborator.scope.get(name) in self.objects]
+
     def due(self, name: str, value: Any) -> bool:
         """Whether a name is to be bound: nobody has, or its object holds other values than when it was."""
         symbol = self.session.elaborator.scope.get(name)

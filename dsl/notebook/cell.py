@@ -63,7 +63,7 @@ class Cell(Repl):
     # ------------------------------------------------------------ cells
     def cell(self, text: str) -> None:
         """Raises what a notebook is to stop at."""
-        fine = self.run(text)
+        fine = self.run(text.rstrip())                       # IPython ends a cell with a line break, which no command takes
         problem = self.failure()
         if isinstance(problem, Interrupted) and self.session.paused is not None:
             first, *rest = problem.diagnostics
@@ -96,6 +96,8 @@ class Cell(Repl):
             raise
 
     def statements(self, source: Source, typed: Sequence[ast.Statement]) -> None:
+        for name, kind in self.borrowed.left_behind(typed):
+            self.remark(f"Python's `{name}` is a {kind} now, which is no data; `{name}` here is what it was before")
         self.borrowed.borrow(typed)
         self.bound |= self.borrowed.just_bound()
         super().statements(source, typed)

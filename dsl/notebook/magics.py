@@ -7,9 +7,10 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from keyword import iskeyword
 from typing import Any
 
-from dsl.errors import Source, did_you_mean, error
+from dsl.errors import LrError, Source, did_you_mean, error
 from dsl.model import Model
 from dsl.notebook.cell import Cell
 
@@ -127,8 +128,12 @@ class LrMagics:
     def whole(self, line: str, text: str) -> None:
         try:
             options = parser().parse_args(shlex.split(line))
+        except LrError as problem:
+            raise problem.with_traceback(None) from None     # which is argparse's
         except ValueError as problem:                        # a quote that is not closed
             raise error("E0902", f"%%lr: {problem}") from None
+        if not options.name.isidentifier() or iskeyword(options.name):
+            raise error("E0902", f"%%lr: `{options.name}` is no name", help="`--name` takes one that Python has for variables")
         cell = self.cell_of(options.name, options.fresh, **{key: getattr(options, key) for key in SETTINGS})
         cell.cell(text)
         for name in (n.strip() for part in options.out for n in part.split(",")):

@@ -105,7 +105,7 @@ def checked(name: str, value: Any, array: Array) -> Array:
         return array
     if array.dtype.names is not None:
         return frames.matrix(name, array)
-    if array.dtype.kind == "O" and array.ndim:
+    if array.dtype.kind == "O" and (array.ndim or isinstance(array.item(), frames.NUMBERS)):
         array = frames.numbers(f"`{name}`", array)
         if array.dtype.kind in "biuf":
             return array
