@@ -540,6 +540,12 @@ def test_pipe():
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
+def test_pipe_of_what_is_not_text():
+    text = b"1 + \xff\n\x00\n\xef\xbb\xbf1 + 1\r\n"
+    done = subprocess.run([sys.executable, "-m", "dsl", "repl"], input=text, capture_output=True, timeout=120)
+    assert done.returncode == 1 and done.stdout == b"2\n" and done.stderr.count(b"error[") == 2 and b"E0999" not in done.stderr
+
+
 def test_pipe_after_a_file(tmp_path):
     (tmp_path / "m.lr").write_text("let a = normal()\nprint 1\n")
     done = lr("repl", str(tmp_path / "m.lr"), "--seed", "3", "--precision", "float32", "--device", "numpy", text=":type a\na\n:set seed\n")

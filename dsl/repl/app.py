@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from io import TextIOWrapper
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,8 @@ def piped(options: Options, settings: Settings, remarks: list[str]) -> int:
     repl = engine(options, settings)
     for line in remarks:
         repl.remark(line)
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")        # what is not UTF-8 fails as an entry, at its place
     fine = repl.run(quoted(options.file)) if options.file else True
     for entry in reader.entries(sys.stdin):
         fine = repl.run(entry) and fine
