@@ -16,6 +16,7 @@ import pytest
 
 import dsl
 from dsl.notebook.borrowed import Borrowed, free_names, is_data
+from dsl.notebook.cell import Cell
 from dsl.notebook.html import curve_svg, progress_html, value_html
 from dsl.runtime.summary import summarize
 from dsl.syntax.parse import parse
@@ -299,6 +300,18 @@ def test_wrong_options(shell, options):
     assert not (set(shell.user_ns) - before - {"_i", "_ii", "_iii", *[f"_i{n}" for n in range(9)]})
 
 
+def test_an_interruption_outside_a_training(shell, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    shell.run("%%lr\nlet kept = 1")
+    monkeypatch.setattr(Cell, "statements", interrupted)
+    result, out = shell.run("%%lr\nlet kept = 2")
+    assert isinstance(result.error_in_exec, KeyboardInterrupt) and "nothing has changed" in out and "dsl" not in out and "line" not in out
+    monkeypatch.undo()
+    assert shell.run("%lr kept")[0].result == 1.0
+
+
 # ---------------------------------------------------------------- parts
 @pytest.mark.parametrize(
     ("text", "names"),
@@ -376,7 +389,6 @@ def test_small_curves():
 
 
 def test_streams_are_those_of_the_moment():
-    from dsl.notebook.cell import Cell
 
     cell = Cell({}, False, lambda: 1)
     out, err = io.StringIO(), io.StringIO()

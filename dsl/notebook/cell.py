@@ -32,6 +32,14 @@ PIXELS = 640
 """How wide a plot is shown; it is drawn half as large again, for fine screens."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C outside a training."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the places in lr that were met are nobody's concern."""
+        return ["KeyboardInterrupt"]
+
+
 class Output:
     """Standard output or error, whichever they are at the moment."""
 
@@ -71,7 +79,7 @@ class Cell(Repl):
         if problem is not None:
             raise no_name(problem, self.borrowed.names).with_traceback(None) from None
         if not fine:
-            raise KeyboardInterrupt
+            raise Stopped
 
     def failure(self) -> LrError | None:
         """What the entry failed with, which is forgotten with this."""
