@@ -254,7 +254,8 @@ WRONG = {
     "bool added": (bad(Let("b", const(True, "bool")), Let("z", apply("add", b, b))), "add of bool, bool"),
     "fma of integers": (bad(Let("z", apply("fma", i64(1), i64(1), i64(1)))), "fma of int64, int64, int64"),
     "result of a wrong dtype": (bad(Let("z", apply("div", f64(1), f64(1), dtype="float32"))), "div of float64 gives float64, not float32"),
-    "comparison that is no bool": (bad(Let("z", apply("lt", f64(1), f64(1), dtype="float64"))), "lt of float64 gives bool, not float64"),
+    "comparison that is no bool": (bad(Local("w", "float64", f64(1)), Let("z", apply("lt", ref("w", "float64"), f64(1), dtype="float64"))),
+                                   "lt of float64 gives bool, not float64"),
     "too few operands": (bad(Let("z", apply("add", f64(1)))), "add of 1 operands"),
     "too many operands": (bad(Let("z", apply("neg", f64(1), f64(2)))), "neg of 2 operands"),
     "no instruction": (bad(Let("z", apply("exp", f64(1)))), "no instruction exp"),
@@ -340,6 +341,14 @@ WRONG = {
     "swap of a window": (bad(Window(w := buffer("w", "float64", m, role="window"), A, i64(0)), Swap(w, w), buffers=[A]),
                          "w: float64[m] window is swapped"),
     "swap under a window": (bad(Window(line, A, i64(0)), Swap(A, B), buffers=[A, B]), "A is swapped while it has a window"),
+    "swap with what has a window": (bad(Window(line, A, i64(0)), Swap(B, A), buffers=[A, B]), "A is swapped while it has a window"),
+    "swap under a window of a window": (bad(Window(page, A, i64(0)), loop(i, n, Window(line, page, i), Swap(B, A)), buffers=[A, B]),
+                                        "A is swapped while it has a window"),
+    "swap in a turn under a window": (
+        bad(Window(line, A, i64(0)), loop(i, n, Store(S, (), load(line, [i64(0)])), Swap(A, B)), buffers=[A, B, S]),
+        "A is swapped while it has a window"),
+    "swap in a branch under a window": (bad(Window(line, A, i64(0)), If(extent(n) > 1, (), (Swap(A, B),)),
+                                            Store(S, (), load(line, [i64(0)])), buffers=[A, B, S]), "A is swapped while it has a window"),
     "product of a vector": (bad(Product(C, A, W, False, False, "p"), buffers=[A, C, W]),
                             "the matrices are not of rank 2 and one float dtype"),
     "product of integers": (bad(Product(*(ints := [buffer(x, "int64", n, n) for x in "abc"]), False, False, "p"), buffers=ints),
@@ -356,6 +365,13 @@ def test_verify_refuses(name):
     with pytest.raises(AssertionError) as caught:
         verify(wrong)
     assert message in str(caught.value)
+
+
+def test_swaps_between_blocks_that_have_windows():
+    """A window ends with its block, and one of another array is no matter."""
+    read = (Window(line, A, i64(0)), Store(S, (), load(line, [i64(0)])))
+    verify(bad(loop(i, n, If(extent(n) > 1, read), Swap(A, B), If(extent(n) > 2, read), Window(page, C, i64(0)), Swap(A, B)),
+               buffers=[A, B, C, S]))
 
 
 def test_names_may_be_used_again_in_other_blocks():
