@@ -62,8 +62,8 @@ def one_axis(axis: Any, rank: int) -> int:
     if not isinstance(axis, int):
         raise TypeFault("one axis is needed here", kind="axis")
     if not -rank <= axis < rank:
-        raise TypeFault(f"axis {axis} of an array with {rank} axes", kind="axis",
-                        help=f"axes are 0 to {rank - 1}, or -{rank} to -1" if rank else "a scalar has no axes")
+        help = "a scalar has no axes" if rank == 0 else "its axis is 0" if rank == 1 else f"axes are 0 to {rank - 1}, or -{rank} to -1"
+        raise TypeFault(f"axis {axis} of an array with {rank} {'axis' if rank == 1 else 'axes'}", kind="axis", help=help)
     return axis - rank if axis >= 0 else axis
 
 

@@ -32,6 +32,7 @@ from dsl.passes.shield import shielded
 from dsl.syntax import ast
 from dsl.syntax.calls import Calls
 from dsl.syntax.faults import kind_words, type_words
+from dsl.syntax.messages import TRAIN_OPTIONS
 from dsl.syntax.program import Feed
 from dsl.syntax.values import (
     Group,
@@ -146,7 +147,11 @@ class Binder(Calls):
     def feed(self, binding: ast.Binding) -> Feed:
         symbol = self.scope.get(binding.name.id)
         if symbol is None:
-            raise self.unknown(binding.name.id, binding.name.span)
+            problem = self.unknown(binding.name.id, binding.name.span)
+            if binding.name.id in TRAIN_OPTIONS:
+                raise error("E0301", f"no input `{binding.name.id}`", binding.name.span, "taken for one, after the comma",
+                            help=f"the options of `train` follow without a comma: `… {TRAIN_OPTIONS[binding.name.id]}`")
+            raise problem
         if symbol.value is None:
             raise Skipped
         target = symbol.value

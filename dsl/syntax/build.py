@@ -72,8 +72,10 @@ class Builder(ExpressionBuilder):
             owner = _OWNER.get(type(statement))
             if isinstance(statement, ast.Schedule):
                 target = statement.target.id
-                self.mistake("E0122", f"`{target} = …` does not say what it makes", statement.span,
-                            help=f"a name is bound by a keyword: `let {target} = …`, `shared {target} = …`")
+                help = (f"write `{target} {shortened(statement.value.span.text)}`, without `=`" if target in ("seed", "precision", "device")
+                        else f"a name is bound by a keyword, `let {target} = …` or `shared {target} = …`; "
+                        f"what is shared changes by `update {target} <- …`")
+                self.mistake("E0122", f"`{target} = …` does not say what it makes", statement.span, help=help)
             elif owner is not None:
                 word = first_word(statement.span)
                 self.mistake("E0137", f"`{word}` belongs inside a `{owner}` block", statement.span,

@@ -22,6 +22,7 @@ from dsl.ops.functions import FORMS, FUNCTIONS, LATER, Function, Parameter
 from dsl.ops.scalar import alias
 from dsl.ops.table import constant
 from dsl.syntax import ast
+from dsl.syntax.elsewhere import function_elsewhere
 from dsl.syntax.expressions import literal_int
 from dsl.syntax.faults import counted, kind_words, listing, nearest, not_built
 from dsl.syntax.loops import Loops
@@ -69,7 +70,8 @@ class Calls(Loops):
         callables = [n for n, s in self.scope.items() if isinstance(s.value, UserFunction)]
         near = nearest(function.id, [*FUNCTIONS, *FORMS, *LATER, *callables])
         return error("E0302", f"no function `{function.id}`", function.span, "not a function",
-                     help=f"did you mean `{near}`?" if near else f"define it: `def {function.id}(x) = …`")
+                     help=function_elsewhere(function.id) or (f"did you mean `{near}`?" if near else
+                                                              f"define it: `def {function.id}(x) = …`"))
 
     def built_in(self, expr: ast.Call, row: Function) -> Value:
         given = self.match_arguments(expr, row)
@@ -111,6 +113,8 @@ class Calls(Loops):
         where = given.get("axis", given.get("axes"))
         if fault.kind == "axis" and isinstance(where, ast.Expr):
             fault.span = where.span
+        if fault.kind == "axis" and row.name in ("max", "min") and isinstance(given.get("axis"), ast.Expr):
+            fault.help = f"of two values, `{row.name}imum(a, b)` takes the {'greater' if row.name == 'max' else 'lesser'}; {fault.help}"
         if fault.message.startswith("takes "):
             fault.message = f"`{row.name}` {fault.message}"
         if fault.kind == "empty":

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from dsl.errors import Diagnostic, Label, Source, Span, did_you_mean
+from dsl.ops.functions import FUNCTIONS
 from dsl.syntax.layout import BLOCK_WORDS, RESERVED, STATEMENT_WORDS, Token
-from dsl.syntax.messages import FOREIGN_STATEMENTS, FORMS
+from dsl.syntax.messages import FOREIGN_STATEMENTS, FORMS, TRAIN_OPTIONS
 from dsl.syntax.table import Table
 
 
@@ -161,8 +162,10 @@ def _two_statements(f: _Failure) -> Diagnostic | None:
 # ---------------------------------------------------------------- words of other languages, unknown words
 def _foreign_statement(f: _Failure) -> Diagnostic | None:
     word = f.first.text if f.first.type == "WORD" else ""
-    if f.at_start and f.token.type == "FLOOR":
-        return f.say("E0121", "`//` divides", help="a comment begins with `#`")
+    if f.at_start and f.token.type in ("FLOOR", "SLASH", "PERCENT"):
+        return f.say("E0121", f"{f.found()} divides", help="a comment begins with `#`")
+    if f.at_start and f.token.type == "AT":
+        return f.say("E0121", "there are no decorators", help="delete it: what a script runs is compiled as it is")
     place = f.start if word in RESERVED else f.start + 1
     begins = f.index == place and (word in RESERVED or f.token.type in (*_OPERANDS, "COLON"))
     if not begins and (word != "if" or f.token.type != "COLON"):
@@ -219,6 +222,8 @@ def _foreign_expression(f: _Failure) -> Diagnostic | None:
 
 def _loops(f: _Failure) -> Diagnostic | None:
     word = f.token.text if f.token.type == "WORD" else ""
+    if word == "for" and f.first.text == "train" and f.index == f.start + 1:
+        return f.say("E0121", "`train` is followed by how long", help=f.form())
     if word in ("for", "while") and not f.at_start and "FOR" not in f.expected:
         form = "iterate(v = v0 while condition max 100: expr)" if word == "while" else "scan(v = v0 for t in ts: expr)"
         kinds = "`iterate(…)`" if word == "while" else "`scan(…)` and `fold(…)`"
@@ -270,8 +275,13 @@ def _names(f: _Failure) -> Diagnostic | None:
     token, previous = f.token, f.previous
     if token.type in ("DOT", "LSQB", "LPAR") and not f.after_operand and previous is not None \
             and previous.type == "WORD" and not f.expected & {"LSQB", "LPAR"} and f.expected & {"EQUAL", "ARROW"}:
-        remark = "arrays are never changed in place; `where(condition, a, b)` and `concat` make new ones"
-        return f.say("E0130", "only a plain name can stand here", help=remark if token.type == "LSQB" else f.form())
+        help = f.form()
+        if token.type == "LSQB":
+            help = "arrays are never changed in place; `where(condition, a, b)` and `concat` make new ones"
+        elif token.type == "LPAR" and f.first.text in ("let", "model") and f.index == f.start + 2:
+            help = (f"a function is `def {previous.text}(x) = …`; an expression of inputs needs no brackets: "
+                    f"`{f.first.text} {previous.text} = …`")
+        return f.say("E0130", "only a plain name can stand here", help=help)
     if not f.wants_name or previous is None or "STRING" in f.expected:
         return None
     if (wrong := _with_list(f)) is not None:
@@ -283,6 +293,8 @@ def _names(f: _Failure) -> Diagnostic | None:
         return f.say("E0134", f"a name is missing before {f.found()}", help=help)
     if previous.type == "WORD" and previous.text in ("wrt", "of", "except"):
         form: str | None = f"`{previous.text}` takes names; bind an expression by `let` first"
+    elif previous.text in ("over", "valid", "with"):
+        form = f"say which input it is for: `{previous.text} X = {f.found().strip('`') if token.type == 'WORD' else '…'}`"
     elif token.type in ("LPAR", "LSQB"):
         form = "names stand without brackets: `let a, b = …`"
     elif previous.type == "DOT":
@@ -370,6 +382,8 @@ def _clauses(f: _Failure) -> Diagnostic | None:
     elif word == "train" and "OVER" in expected and f.token.type == "WORD" and f.following.type == "EQUAL":
         missing = "over"
     elif "TO" in expected and f.token.type == "STRING":
+        if f.previous is not None and f.previous.text in ("title", "to"):
+            return f.say("E0134", f"`{f.previous.text}` stands without a comma before it", f.span(f.previous), help=f.form())
         missing = "to"
     elif len(expected) == 1 and (only := next(iter(expected))).lower() in f.parser.table.words:
         missing = only.lower()
@@ -404,7 +418,13 @@ def _values(f: _Failure) -> Diagnostic | None:
     if (wrong := _with_list(f)) is not None:
         return wrong
     if f.token.type in ("NEWLINE", "$END", "COMMA", "RPAR"):
-        name = next((t for t in f.backwards() if t.type == "WORD"), f.previous)
+        before = list(f.backwards())
+        name = next((t for t in before if t.type == "WORD"), f.previous)
+        if name.text in TRAIN_OPTIONS and f.first.text == "train":
+            return f.say("E0140", f"`{name.text}` stands without a comma before it", f.span(name), help=f.form())
+        if len(before) > 1 and before[1].text in ("over", "with", "valid"):
+            return f.say("E0140", f"`{name.text}` has no value", f.span(name),
+                         help=f"write the input and its data: `{before[1].text} X = A`")
         return f.say("E0140", f"`{name.text}` has no value", f.span(name), help=f.form() or f"write `{name.text} = …`")
     return f.say("E0140", f"`=` is missing before {f.found()}", help=f.form())
 
@@ -421,10 +441,20 @@ def _texts(f: _Failure) -> Diagnostic | None:
 def _side_by_side(f: _Failure) -> Diagnostic | None:
     if not f.after_operand or f.token.type not in _OPERANDS or f.previous is None or f.token.text in RESERVED:
         return None
-    if f.previous.type == "NUMBER" and f.token.type == "WORD":
-        help: str | None = f"a product needs its sign: `{f.previous.text} * {f.token.text}`"
+    if f.token.type == "STRING" and f.previous.text in ("f", "r", "b") and f.previous.end == f.token.start:
+        help: str | None = "values stand beside texts: `print \"x =\", x`"
+    elif f.previous.text in FUNCTIONS and f.token.type in ("WORD", "NUMBER"):
+        help = f"the arguments of a function stand in brackets: `{f.previous.text}({f.found().strip('`')})`"
+    elif f.token.text in ("mod", "div", "rem"):
+        help = "the remainder is `a % b`, division without it `a // b`"
+    elif f.first.text in _KINDS and f.index == f.start + 4:
+        help = f"the sizes stand behind the name: `{f.first.text} {f.token.text}[n]`"
+    elif f.previous.type == "NUMBER" and f.token.type == "WORD":
+        help = f"a product needs its sign: `{f.previous.text} * {f.token.text}`"
     elif f.index > f.start + 2 and f.tokens[f.index - 2].type == "FLOOR":
         help = "a comment begins with `#`; `//` divides"
+    elif f.token.depth and f.token.type == "NUMBER" and f.previous.type == "WORD" and f.first.text in ("minimize", "fit"):
+        help = f"an argument is given by `{f.previous.text} = {f.token.text}`"
     elif f.token.depth:
         help = "an operator or a comma is missing between them"
     else:
@@ -442,8 +472,21 @@ def _kinds(f: _Failure) -> Diagnostic | None:
         return f.say("E0149", "the dtype stands before the kind of input", f.span(f.previous),
                      help=f"write `{f.previous.text} {f.first.text} {f.token.text}`")
     if f.token.type == "LPAR" and "LSQB" in f.expected and not f.after_operand:
-        return f.say("E0149", "sizes stand in square brackets", help="write `vector v[n]`")
+        return f.say("E0149", "sizes stand in square brackets", help=f"write `{FORMS.get(f.first.text, 'vector v[n]')}`")
     return None
+
+
+def _extra(f: _Failure) -> str | None:
+    """What somebody meant who went on with a statement that was at its end."""
+    word, kind = f.first.text, f.token.type
+    if word in _KINDS and kind == "EQUAL":
+        name = next((t.text for t in f.backwards() if t.type == "WORD"), "x")
+        return f"an input gets its value later (`with`, `train … over`); a value that is there is `let {name} = …` or `data {name} = …`"
+    if word in _KINDS and kind in ("LSQB", "NUMBER"):
+        return f"sizes stand in one pair of brackets: `{FORMS[word]}`"
+    if kind == "COMMA" and f.previous is not None and f.previous.type == f.following.type == "NUMBER" and len(f.following.text) == 3:
+        return f"several values stand in brackets, `[1, 2]`; a number has no commas: `{f.previous.text}{f.following.text}`"
+    return "several values stand in brackets, `[1, 2]`" if kind == "COMMA" and "EQUAL" not in f.expected else None
 
 
 def _anything(f: _Failure) -> Diagnostic | None:
@@ -454,6 +497,8 @@ def _anything(f: _Failure) -> Diagnostic | None:
         named = {"NAME": "a name", "STRING": "a text in double quotes", "NEWLINE": "the end of the statement"}
         pool = sorted(f.expected & _CLOSING if f.after_operand else f.expected - {"$END"})
         wanted = [named.get(symbol) or f"`{words.get(symbol, symbol.lower())}`" for symbol in pool][:5]
+    if f.complete and f.token.type in ("EQUAL", "LSQB", "COMMA", "NUMBER") and (help := _extra(f)) is not None:
+        return f.say("E0149", f"the statement could end before {f.found()}", label="this does not continue it", help=help)
     if f.complete and not f.wants_expression:
         help = f"what can follow: {', '.join(f'`{clause}`' for clause in f.clauses())}" if f.clauses() else None
         return f.say("E0149", f"the statement could end before {f.found()}", label="this does not continue it",

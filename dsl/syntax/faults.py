@@ -26,7 +26,7 @@ from dsl.ir.types import (
 )
 from dsl.ops.functions import FORMS, FUNCTIONS
 from dsl.ops.leaves import is_leaf, leaf_name
-from dsl.syntax import ast
+from dsl.syntax import ast, elsewhere
 from dsl.syntax.values import (
     Host,
     Scope,
@@ -35,11 +35,6 @@ from dsl.syntax.values import (
     Value,
 )
 
-PREFIXES = ("np", "numpy", "T", "tt", "theano", "torch", "jnp", "tf", "math", "pt", "pm", "nn", "F")
-ELSEWHERE = {"None": "there is no `None` but in an index, `x[:, None]`; leave the argument out",
-             "True": "write `true`", "False": "write `false`", "self": "there are no objects",
-             **{p: f"functions stand without a prefix: `exp(x)`, not `{p}.exp(x)`" for p in PREFIXES}}
-"""What to write for names of other languages."""
 CONSTANTS = {"pi": math.pi, "inf": math.inf, "nan": math.nan}
 FAULT_CODES = {"matmul": "E0201", "shape": "E0202", "dtype": "E0203", "rank": "E0204", "axis": "E0205",
                "empty": "E0206",
@@ -171,8 +166,8 @@ class Faults:
             return self.bound_later(name, span)
         near = nearest(name, [*self.scope, *CONSTANTS]) or nearest(name, [*FUNCTIONS, *FORMS], 0.8)
         labels = [Label(s.span, "this one?")] if near and (s := self.scope.get(near)) and s.span else []
-        if name in ELSEWHERE:
-            help = ELSEWHERE[name]
+        if name in elsewhere.NAMES:
+            help = elsewhere.NAMES[name]
         elif near:
             help = f"did you mean `{near}`?"
         else:

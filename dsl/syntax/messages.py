@@ -38,7 +38,7 @@ FOREIGN_OPERATORS: dict[str, tuple[str, str]] = {
     "||":  ("`or`", "write `a or b`"),
     "!":   ("`not`", "write `not a`"),
     "&":   ("`and`", "`and` works element by element: `a and b`"),
-    "|":   ("`or`", "`or` works element by element: `a or b`"),
+    "|":   ("`or`", "`or` works element by element: `a or b`; the absolute value is `abs(x)`"),
     "~":   ("`not`", "`not` works element by element: `not a`"),
     ":=":  ("`=` or `<-`", "a name is bound by `let x = 1`, a shared variable changed by `update x <- x + 1`"),
     "+=":  ("`<-`", "a shared variable is changed by `update x <- x + 1`"),
@@ -84,9 +84,24 @@ FOREIGN_STATEMENTS = {
     "var": "a name is bound by `let x = …`, state that changes by `shared w = …`",
     **dict.fromkeys(("val", "const", "auto"), "a name is bound by `let x = …`"),
     **dict.fromkeys(("try", "raise"), "there are no exceptions; `assert condition, \"why\"` checks a condition"),
+    **dict.fromkeys(("loss", "objective"), "what is made small is `cost C = …`"),
+    **dict.fromkeys(("input", "inputs", "placeholder", "feature"),
+                    "inputs are `scalar x`, `vector v[n]`, `matrix X[n, d]` and `tensor T[n, h, w]`"),
+    **dict.fromkeys(("real", "number", "double"), "a number that is given later is `scalar x`; state is `shared w = 0.0`"),
+    "array": "an array that is given later is `vector v[n]` or `matrix X[n, d]`; a value that is there, `let a = [1, 2]`",
+    **dict.fromkeys(("param", "params", "parameter", "parameters", "weight", "weights", "variable", "state"),
+                    "what training changes is `shared w = 0.0`"),
+    **dict.fromkeys(("set", "assign"), "a name is bound by `let x = …`; what is shared changes by `update w <- …`"),
+    **dict.fromkeys(("gradient", "derivative", "diff"), "derivatives are `grad gw = C wrt w`"),
+    "maximize": "write `cost C = -value`, and `minimize C wrt all using adam()`",
+    **dict.fromkeys(("optimize", "optimise"), "write `minimize C wrt all using adam()`"),
+    **dict.fromkeys(("learn", "run", "epochs"), "write `train 100 epochs over X = A, Y = B`"),
+    **dict.fromkeys(("echo", "display", "disp", "puts", "printf", "write", "println"), "values are shown by `print x, y`"),
     "del": "names stay bound", "global": "every name of a script is visible below its line",
     **dict.fromkeys(("else", "elif"), "a choice is an expression: `if c then a else if d then b else e`"),
 }
+TRAIN_OPTIONS = {"batch": "batch 32", "drop_last": "drop_last", "shuffle": "shuffle", "of": "of critic, actor", "until": "until C < 0.1"}
+"""What follows the data of a `train`, and may be taken for one more input."""
 FORMS = {
     "assert": 'assert x > 0, "why"',           "minimize": "minimize C wrt all using adam(rate = 1e-3)",
     "checkpoint": 'checkpoint "m.safetensors" every 10 epochs', "model": "model Y = X * w",
@@ -132,12 +147,18 @@ def bad_character(source: Source, at: int) -> Diagnostic:
     message = f"`{character}` has no meaning here" if visible else f"invisible character: {called} ({code})"
     help = None
     if character in _LOOKALIKES:
-        help = f"write `{_LOOKALIKES[character]}`" if character != "'" else 'a text stands in double quotes: "…"'
+        help = f"write `{_LOOKALIKES[character]}`"
+        if character == "'":
+            before = source.text[at - 1:at]
+            transposed = (before.isalnum() or before in ("_", ")", "]")) and source.text.find("'", at + 1) < 0
+            help = "the transposed matrix is `A.T`" if transposed else 'a text stands in double quotes: "…"'
     elif character in "{}":
         help = "a block is an indented part after a line that ends in `:`"
     elif character == "\\":
         help = "a line goes on when the next one is indented deeper, or inside brackets"
-    elif character == "$" or character == "?":
+    elif character == "?":
+        help = "a choice is `if condition then a else b`"
+    elif character == "$":
         help = "names are made of letters, digits and `_`"
     elif category(character) in ("Zs", "Cf") or character == "\ufeff":
         help = "replace it by a plain space, or delete it"
