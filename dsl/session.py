@@ -1,7 +1,7 @@
 """A session: names, values, and what is run with them.
 
 In: statements, arrays.  Out: printed results, plots, files, and the state after training.  The command line, the Python
-interface and (later) the REPL and notebook all stand on this one class.  Two sessions share nothing.
+interface, the REPL and notebooks all stand on this one class.  Two sessions share nothing.
 """
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from dsl.pipeline import Options, prepare, simplify
 from dsl.runtime.arguments import as_given
 from dsl.runtime.compute import Compute, LeafKey
 from dsl.runtime.environment import threads_wanted
+from dsl.runtime.paused import Paused
+from dsl.runtime.place import Place
 from dsl.runtime.printing import compare_expected, format_value
 from dsl.runtime.profile import Profile
 from dsl.runtime.progress import Progress
-from dsl.runtime.paused import Paused
-from dsl.runtime.place import Place
 from dsl.runtime.train import Driver, Report
 from dsl.syntax import ast, program
 from dsl.syntax.binding import leaf_key

@@ -138,8 +138,8 @@ STATEMENTS = [
     ("train", "GoOn()"),
     ("train n * 2 steps over X = A batch 3", "Train(count=(n * 2), unit=steps, over=[X=A], batch=3)"),
     ("train 100 epochs over X = A, Y = B batch 32 drop_last shuffle of critic, actor until C < 0.1:\n  "
-     "every 10 epochs: print C\n  valid X = Xv, Y = yv\n  stop after 5 epochs without lower C\n  rate = cosine(1e-2, 1e-4)\n  clip norm 1\n  checkpoint "
-     "\"m.safetensors\" every 10 epochs best\n  log \"run.jsonl\"",
+     "every 10 epochs: print C\n  valid X = Xv, Y = yv\n  stop after 5 epochs without lower C\n  rate = cosine(1e-2, 1e-4)\n  clip norm 1\n"
+     "  checkpoint \"m.safetensors\" every 10 epochs best\n  log \"run.jsonl\"",
      "Train(count=100, unit=epochs, over=[X=A, Y=B], batch=32, drop_last=True, shuffle=True, "
      "groups=[critic, actor], until=(C < 0.1), clauses=[Every(count=10, unit=epochs, "
      "body=[Print(items=[C])]), Valid(bindings=[X=Xv, Y=yv]), StopAfter(count=5, unit=epochs, "
