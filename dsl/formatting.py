@@ -78,6 +78,8 @@ def rewrite(found: Formatted) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
+        if place.read_bytes() != found.before.encode():
+            raise OSError(0, "it has been changed meanwhile")
         os.replace(temporary, place)
     except OSError as problem:
         with suppress(OSError):

@@ -31,7 +31,7 @@ def read_bytes(path: str | Path) -> bytes:
 def _nearby(path: Path) -> str | None:
     """What may have been meant by the name of a file that is not there."""
     try:
-        names = [entry.name for entry in os.scandir(path.parent) if entry.name.endswith(SUFFIX)]
+        names = [entry.name for entry in os.scandir(path.parent) if entry.name.endswith(SUFFIX) and entry.is_file()]
     except (OSError, ValueError):
         return None
     near = did_you_mean(path.name.removesuffix(SUFFIX), [name.removesuffix(SUFFIX) for name in names])
@@ -74,7 +74,12 @@ def _below(folder: str) -> Iterator[Path]:
     """Folders whose names begin with a dot belong to tools, not to whoever writes scripts."""
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(place, name) for name in names if name.endswith(SUFFIX))
+        yield from (Path(place, name) for name in names if name.endswith(SUFFIX) and _may_be_read(os.path.join(place, name)))
+
+
+def _may_be_read(path: str) -> bool:
+    """Not so a pipe or a device, which might never end; what is not there is reported later."""
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 # What is given instead of a script now and then, and what to do with it.

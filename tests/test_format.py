@@ -133,6 +133,8 @@ FORMS = [
     ("step a:\n\tupdate w <- 1 # tab", "step a:\n  update w <- 1   # tab\n"),
     ("\ufeffprint 1\r\nprint 2\r\n", "print 1\nprint 2\n"),
     ("print 1;  #> 1\nprint 2", "print 1\n#> 1\nprint 2\n"),
+    ("print 1 # a\n  # b\n ; print 2", "print 1     # a\n# b\nprint 2\n"),
+    ("print 1\n  # b\n ; print 2 ; print 3", "print 1\n# b\nprint 2 ; print 3\n"),
     ("let a = b+\n c", "let a = b +\n    c\n"),
     ("let a = b\n + c", "let a = b\n    + c\n"),
     ("let a = f(\nb, c)", "let a = f(\n  b, c\n)\n"),
@@ -289,6 +291,25 @@ def test_what_cannot_be_formatted_is_left_alone(lr, tmp_path):
     assert (tmp_path / "latin.lr").read_bytes() == b"# caf\xe9\n"
     (tmp_path / "empty").mkdir()
     assert lr("empty").exit_code == 2 and lr().exit_code == 2
+
+
+def test_what_lies_about_in_a_folder(lr, tmp_path):
+    os.mkfifo(tmp_path / "pipe.lr")                         # which nobody writes to
+    (tmp_path / "gone.lr").symlink_to("nowhere.lr")
+    (tmp_path / "around").symlink_to(".")
+    (tmp_path / "folder.lr").mkdir()
+    (tmp_path / "a.lr").write_text("let a=1")
+    done = lr(".")
+    assert done.exit_code == 2 and done.stderr.count("error") == 1 and "cannot read `gone.lr`" in done.stderr
+    assert "did you mean" not in done.stderr and "1 file formatted" in done.stderr
+
+
+def test_what_is_changed_meanwhile_stays(lr, tmp_path, monkeypatch):
+    path, fsync = tmp_path / "a.lr", os.fsync
+    path.write_text("let a=1")
+    monkeypatch.setattr(os, "fsync", lambda file: (fsync(file), path.write_text("let b=2")))
+    done = lr("a.lr")
+    assert done.exit_code == 2 and "changed meanwhile" in done.stderr and path.read_text() == "let b=2" and len(os.listdir(tmp_path)) == 1
 
 
 def test_permissions_links_and_line_ends_stay(lr, tmp_path):

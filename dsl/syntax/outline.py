@@ -148,8 +148,8 @@ class _Outliner:
                         block, statement = blocks[-1], Statement()
                         if block.column < 0:
                             block.column, block.inline = piece.column, not token.first
-                        statement.joined = bool(block.statements) and not token.first
                         statement.apart = self._between(gap, last, closed, block, statement.above)
+                        statement.joined = bool(block.statements) and not token.first and not statement.above
                         block.statements.append(statement)
                     statement.pieces.append(piece)
                     closed, last = [], piece
