@@ -133,7 +133,7 @@ FORMS = [
     ("step a:\n\tupdate w <- 1 # tab", "step a:\n  update w <- 1   # tab\n"),
     ("\ufeffprint 1\r\nprint 2\r\n", "print 1\nprint 2\n"),
     ("print 1;  #> 1\nprint 2", "print 1\n#> 1\nprint 2\n"),
-    ("print 1 # a\n  # b\n ; print 2", "print 1     # a\n# b\nprint 2\n"),
+    ("print 1 # a\n  # b\n ; print 2", "print 1  # a\n# b\nprint 2\n"),
     ("print 1\n  # b\n ; print 2 ; print 3", "print 1\n# b\nprint 2 ; print 3\n"),
     ("let a = b+\n c", "let a = b +\n    c\n"),
     ("let a = b\n + c", "let a = b\n    + c\n"),

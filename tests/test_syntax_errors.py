@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from dsl.errors import LrError, Source
+from dsl.errors import Diagnostic, Label, LrError, Source, Span, error
 from dsl.syntax.layout import scan
 from dsl.syntax.parse import parse, parse_expression
 
@@ -461,3 +461,28 @@ def test_expression(text, code, message):
     with pytest.raises(LrError) as caught:
         parse_expression(Source("test.lr", text))
     assert (caught.value.code, caught.value.message) == (code, message)
+
+
+# ---------------------------------------------------------------- what is shown of a script
+def test_what_a_script_holds_does_nothing_to_the_terminal():
+    text = 'let b = "x\x1b[2J\x9b\u202e\x7f\b" +'
+    shown = mistakes(text)[0].render()
+    assert '1 | let b = "x␛[2J\ufffd\ufffd␡␈" +' in shown.split("\n") and shown.replace("\n", "").isprintable()
+    assert shown.split("\n")[4].index("^") - shown.split("\n")[3].index("let") == text.index("+")
+    assert Diagnostic("E0601", "no `\x1b[31m`", help="\x07").render() == "error[E0601]: no `␛[31m`\n  = help: ␇"
+    assert error("E0101", "a\x1b", Span(Source("\x1b", "a"), 0, 1)).diagnostic.concise() == "␛:1:1: error[E0101]: a␛"
+
+
+@pytest.mark.parametrize("place", [0, 1, 79, 80, 81, 150, 200, 500, 898, 899, 900])
+def test_long_lines_are_shown_around_the_place(place):
+    """Both ends say that there is more, and the mark stands below what it stood below."""
+    text = "".join(chr(97 + i % 26) for i in range(900))
+    source = Source("s", text)
+    first, last = Label(Span(source, 0, 1), "first"), Label(Span(source, 899, 900), "last")
+    lines = Diagnostic("E0301", "m", Label(Span(source, place, place + 3)), (first, last)).render().split("\n")
+    line, marks, at_start, at_end = (line[4:] for line in lines[3:])
+    assert len(line) <= 201 and line.startswith("…") == (place > 80) and line.endswith("…") == (place < 780)
+    assert line[marks.index("^"):][:3] in (text[place:place + 3], "")
+    assert at_start.index("-") == 0 and at_end.index("-") <= len(line) and at_end.endswith("- last")
+    short = text[:200]
+    assert short in Diagnostic("E0301", "m", Label(Span(Source("s", short), 5, 6))).render()
