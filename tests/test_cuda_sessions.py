@@ -442,3 +442,42 @@ def test_what_a_fold_carries_may_be_a_sum_over_rows(gpu, monkeypatch, way):
     for _ in range(3):
         want = (X * want).sum(axis=0)
     np.testing.assert_allclose(dsl.compile(text, device="cuda").function(["X", "v"], "y")(X, v), want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("way", ["one block", "a grid"])
+def test_a_launch_of_a_whole_program_is_one_copy_up_and_one_down(gpu, monkeypatch, way):
+    """Sums, what was seen last, the outcome, where arrays are, the barrier's word and the fault mark go together; memory for them stays."""
+    chosen, real = programs.choose, resident.WholeProgram.run
+
+    def choose(*given):
+        found = chosen(*given)
+        return Choice(found.seconds, way, found.threads)
+    monkeypatch.setattr(programs, "choose", choose)
+    counts, calls = dict.fromkeys(("upload", "download", "allocate"), 0), []
+
+    def count(name, of):
+        def counted(self, *given):
+            counts[name] += 1
+            return of(self, *given)
+        monkeypatch.setattr(device.CupyLauncher, name, counted)
+    for name in counts:
+        count(name, getattr(device.CupyLauncher, name))
+
+    def run(self, arrays, *more):
+        before, copied = dict(counts), [gpu.copied(direction) for direction in ("up", "down")]
+        fault = real(self, arrays, *more)
+        scratch = sum(a.kind not in ("input", "state", "output") for a in self.whole.arrays) if way == "a grid" else 0
+        calls.append({name: counts[name] - before[name] for name in counts} | {"scratch": scratch}
+                     | {d: gpu.copied(d) - b for d, b in zip(("up", "down"), copied)})
+        return fault
+    monkeypatch.setattr(resident.WholeProgram, "run", run)
+    dsl.compile(LINE + """
+data A = linspace(-1, 1, 30)[:, None] + [0.0, 0.5]
+data b = A @ [1.0, -2.0]
+train 2 epochs over X = A, t = b batch 7
+train 40 epochs over X = A, t = b batch 7
+""", device="cuda").run()
+    first, second = (c for c in calls if c["download"])
+    assert all((c["upload"], c["download"]) == (1, 1) and c["up"] == c["down"] < 1000 for c in (first, second))
+    assert (first["allocate"] - first["scratch"], second["allocate"] - second["scratch"]) == (1, 0)
+    assert all(c["upload"] == 1 for c in calls), "also of data that is made there, of which nothing comes back"

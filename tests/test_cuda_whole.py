@@ -14,10 +14,11 @@ import pytest
 from dsl.backends.cuda.ahead import AheadProgram, ahead_of
 from dsl.backends.cuda.driver import CudaProgram
 from dsl.backends.cuda.flat import flattened
-from dsl.backends.cuda.resident import Shape, WholeProgram
+from dsl.backends.cuda.resident import KEPT, Shape, WholeProgram
 from dsl.backends.cuda.serial import on_the_device
 from dsl.backends.cuda.shim import ShimLauncher
 from dsl.backends.cuda.source import print_kernels, source_text
+from dsl.backends.cuda.staging import Staging
 from dsl.backends.cuda.whole import stays_on_device, whole_program
 from dsl.loops.ir import Product, statements
 from tests.loop_programs import BY_NAME, CASES, agrees
@@ -229,3 +230,84 @@ def test_the_smallest_arrays_are_near():
     assert {"g", "r"} <= names and end <= 1 << 14 and all(place % 16 == 0 for place in found.values())
     assert whole.near(sizes, Shape(2, 64)) == ({}, 0)
     assert resident(case, 0, 0).near(sizes, Shape(1, 64)) == ({}, 0)
+
+
+# ---------------------------------------------------------------- small arrays that go in one piece
+def called_with(whole, case, seed):
+    """A call of a case, with what is wanted of it: the arrays, and a function that makes the call."""
+    sizes = case.sizes[-1]
+    arrays, scalars = case.make(sizes, np.random.default_rng(seed))
+    wanted = {**arrays, **case.expected({name: a.copy() for name, a in arrays.items()}, scalars, sizes)}
+    return arrays, wanted, lambda: run(whole, Shape(1, 64), case.program, arrays, scalars, sizes)
+
+
+def test_a_call_during_another_has_memory_of_its_own(monkeypatch):
+    """As threads that make the same steps do."""
+    case = BY_NAME["swapped_states"]
+    whole = resident(case)
+    (outer, outer_wanted, call), (inner, inner_wanted, other) = (called_with(whole, case, seed) for seed in (1, 2))
+    launch, waiting = whole.launcher.launch, [other]
+
+    def interrupted(*given, **options):
+        if waiting:
+            waiting.pop()()
+        launch(*given, **options)
+    monkeypatch.setattr(whole.launcher, "launch", interrupted)
+    assert not call()
+    for arrays, wanted in ((outer, outer_wanted), (inner, inner_wanted)):
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, wanted[name])
+    assert len(whole.stagings) == 1
+
+
+@pytest.mark.parametrize("where", ["upload", "launch", "download"])
+def test_a_call_that_fails_changes_nothing_and_leaves_nothing(monkeypatch, where):
+    case = BY_NAME["swapped_states"]
+    whole = resident(case)
+    _, _, call = called_with(whole, case, 3)
+    call()
+    arrays, wanted, call = called_with(whole, case, 4)
+    before = {name: a.copy() for name, a in arrays.items()}
+    real = getattr(whole.launcher, where)
+
+    def broken(*given, **options):
+        monkeypatch.setattr(whole.launcher, where, real)
+        raise MemoryError("once")
+    monkeypatch.setattr(whole.launcher, where, broken)
+    with pytest.raises(MemoryError, match="once"):
+        call()
+    assert len(whole.stagings) == (where == "upload"), "what is large goes there first"
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, before[name])
+    assert not call()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, wanted[name])
+
+
+def test_stagings_do_not_become_more_and_more():
+    case = BY_NAME["swapped_states"]
+    whole = resident(case)
+    for length in range(1, 3 * KEPT):
+        sizes = {**case.sizes[-1], "m": length}
+        arrays, scalars = case.make(sizes, np.random.default_rng(length))
+        wanted = case.expected({name: a.copy() for name, a in arrays.items()}, scalars, sizes)
+        run(whole, Shape(1, 64), case.program, arrays, scalars, sizes)
+        np.testing.assert_array_equal(arrays["a"], wanted["a"])
+        assert len(whole.stagings) == min(length, KEPT)
+
+
+def test_small_arrays_lie_apart():
+    """There is room between them, which is nobody's: what runs over an end is found where accesses are looked at."""
+    staging = Staging(ShimLauncher(), (("float64", 3), ("bool", 0), ("int32", 1), ("uint64", 4)))
+    starts = [t.elements.ctypes.data for t in staging.there]
+    assert all(start % 16 == 0 for start in starts)
+    ends = [start + a.nbytes for start, a in zip(starts, staging.here)]
+    assert all(b - a >= 16 for a, b in zip(ends, [*starts[1:], starts[0] + staging.memory.nbytes]))
+    for number, here in enumerate(staging.here):
+        here[...] = number + np.arange(here.size)
+    staging.send()
+    for number, there in enumerate(staging.there):
+        np.testing.assert_array_equal(there.elements, number + np.arange(len(there.elements)))
+        there.elements[...] += there.elements.dtype.type(1)
+    staging.fetch()
+    np.testing.assert_array_equal(staging.here[3], 4 + np.arange(4))

@@ -10,6 +10,7 @@
     launch      what a device is asked for                       device     a CUDA device, through CuPy
     memory      arrays that lie on a device                      arrays     arrays of other libraries there
     driver      launches kernel by kernel, by the host           resident   a whole program launched
+    staging     small arrays that go there in one copy
     choice      what each way takes, by estimate                 program    a program, in the way that takes least
     presence    whether there is a GPU, and if not, why          failures   what CUDA says, in our words
     nvrtc       source to cubin, without a driver                shim       the same source run on the CPU, thread by thread

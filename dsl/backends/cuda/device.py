@@ -97,6 +97,9 @@ class CupyLauncher:
         """One element more: an array without elements may be read at index 0."""
         return self.cupy.empty(count + 1, dtype=dtype)
 
+    def part(self, of: Any, first: int, end: int, dtype: DType, count: int) -> Any:
+        return of[first:end].view(dtype)
+
     def address(self, of: Any) -> int:
         return int(of.data.ptr)
 

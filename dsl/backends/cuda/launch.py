@@ -51,6 +51,10 @@ class Launcher(Protocol):
         """Memory of a device, with anything in it."""
         ...
 
+    def part(self, of: Any, first: int, end: int, dtype: DType, count: int) -> Any:
+        """The elements `first` to `end` of memory, as memory of `count` elements of another dtype."""
+        ...
+
     def address(self, of: Any) -> int:
         """Where memory is, for kernels that find arrays by that.  It is theirs until the next launch has ended."""
         ...

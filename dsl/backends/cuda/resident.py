@@ -3,12 +3,13 @@
 In: a `Whole` program, arrays, scalars and sizes, and a `Shape`: how many blocks, of how many threads.  Out: the arrays, and whether a
 fault was met.
 
-The host makes memory for every array, writes down where each is, launches once and fetches the results.  With one block, the
-smallest arrays that fit lie in its shared memory.  Scratch of a call is let go when it ends: the launcher's pool keeps it.
+The host makes memory for every array, writes down where each is, launches once and fetches the results.  What is small goes there
+and comes back in one piece (`staging.py`), which is kept for the next call like this one.  With one block, the smallest arrays that
+fit lie in its shared memory.  Scratch of a call is let go when it ends: the launcher's pool keeps it.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -16,9 +17,11 @@ import numpy as np
 
 from dsl.backends.cuda.driver import PRIVATE_BYTES
 from dsl.backends.cuda.launch import Argument, Launcher, Place
+from dsl.backends.cuda.launch import Array as HostArray
 from dsl.backends.cuda.memory import Memory, kept
 from dsl.backends.cuda.parameters import Parameter
 from dsl.backends.cuda.runs import WARP, run_count
+from dsl.backends.cuda.staging import SMALL, Part, Staging
 from dsl.backends.cuda.whole import Array, Whole
 from dsl.ir.types import Dim
 from dsl.ir.types import product as elements
@@ -33,6 +36,11 @@ NEAR = 1 << 20
 ALIGNED = 16
 ANY = 1 << 62
 """An extent of which nothing is known."""
+KEPT = 8
+"""Stagings of a program that are kept."""
+STAGED = ("places", "arrived", "fault")
+"""What every staging begins with, as parameters call it: where arrays are, the barrier's word, the fault mark."""
+PLACES, ARRIVED, FAULT = range(len(STAGED))
 
 
 @record
@@ -49,61 +57,59 @@ class WholeProgram:
         self.program = whole.program
         self.function = launcher.load(whole.source, [whole.function])[whole.function.name]
         self.sizes = size_names(whole.program)
+        self.flags = any(p.role == "fault" for p in whole.function.parameters)
+        self.stagings: dict[Hashable, Staging] = {}
 
     def run(self, arrays: Sequence[Any], scalars: Sequence[Any], sizes: Mapping[str, int], shape: Shape) -> bool:
         program, launcher = self.program, self.launcher
-        given = dict(zip(program.passed, arrays, strict=True))
         values = {r.name: NUMPY[r.dtype](v) for r, v in zip(program.scalars, scalars, strict=True)}
         known = {name: int(sizes[name]) for name in self.sizes}
         shape = self.bounded(known, shape)
-        held = {b: self.given(b, a, lengths(b.shape, known)) for b, a in given.items()}
+        call = _Call(self, dict(zip(program.passed, arrays, strict=True)), known)
         near, shared = self.near(known, shape)
         made: list[Memory] = []
-        places = np.zeros(len(self.whole.arrays) + len(self.whole.passed) + 1, np.uint64)
+        places = call.staging.here[PLACES]
         for number, array in enumerate(self.whole.arrays):
             if number in near:
                 places[number] = near[number]
-            elif array.buffer in held and array.kind not in ("partials", "private"):
-                places[number] = launcher.address(held[array.buffer].held)
+            elif array.buffer in call.held and array.kind not in ("partials", "private"):
+                places[number] = launcher.address(call.held[array.buffer])
             else:
                 made.append(Memory(launcher, array.buffer.dtype, self.length(array, known, shape)))
                 places[number] = launcher.address(made[-1].held)
-        for number, b in enumerate(self.whole.passed):
-            places[len(self.whole.arrays) + number] = launcher.address(held[b].held)
-        table, arrived, fault = (kept(launcher, a) for a in (places, np.zeros(1, np.uint32), np.zeros(1, np.bool_)))
+        for number, b in enumerate(self.whole.passed, len(self.whole.arrays)):
+            places[number] = launcher.address(call.held[b])
+        call.staging.send()
 
         def argument(p: Parameter) -> Argument:
             match p.role, p.what:
                 case "buffer", Buffer() as b:
-                    return Place(held[b].held, 0, lengths(b.shape, known), b.dtype)
+                    return Place(call.held[b], 0, lengths(b.shape, known), b.dtype)
                 case "value", Ref() as value:
                     return values[value.name]
                 case "size", str() as name:
                     return np.int64(known[name])
-                case "places", _:
-                    return table.place()
-                case "arrived", _:
-                    return arrived.place()
-                case "fault", _:
-                    return fault.place()
+                case "places" | "arrived" | "fault" as role, _:
+                    return call.staging.place(STAGED.index(role))
                 case _:
                     raise AssertionError(f"{p!r}")
 
         launcher.launch(self.function, shape.blocks, shape.threads, [argument(p) for p in self.whole.function.parameters], shared,
                         shape.blocks > 1)
-        for b, array in given.items():
-            if b.role != "input" and not isinstance(array, Memory):
-                array[...] = held[b].fetched(lengths(b.shape, known))
-        return any(p.role == "fault" for p in self.whole.function.parameters) and bool(fault[0])
+        call.bring_back()
+        return call.ended()
+
+    # ------------------------------------------------------------ what is kept between calls
+    def taken(self, parts: tuple[Part, ...]) -> Staging:
+        """A staging that nobody else has until it is kept again.  In another queue it might still be in use."""
+        return self.stagings.pop((self.launcher.queue(), parts), None) or Staging(self.launcher, parts)
+
+    def keep(self, staging: Staging) -> None:
+        for key in list(self.stagings)[:-KEPT + 1]:
+            self.stagings.pop(key, None)
+        self.stagings[self.launcher.queue(), staging.parts] = staging
 
     # ------------------------------------------------------------ where arrays are
-    def given(self, b: Buffer, array: Any, shape: tuple[int, ...]) -> Memory:
-        if isinstance(array, Memory):
-            if (array.element, array.size) != (b.dtype, prod(shape)):
-                raise TypeError(f"{b.name} is {b.dtype}{list(shape)}; given {array.size} elements of {array.element}")
-            return array
-        return kept(self.launcher, array, b.dtype)
-
     def bounded(self, sizes: Mapping[str, int], shape: Shape) -> Shape:
         """A grid of fewer blocks if the private arrays of so many threads would take too much memory; it stays a grid."""
         one = Shape(1, shape.threads)
@@ -151,3 +157,50 @@ class WholeProgram:
             found[number] = end
             end += room
         return found, end
+
+
+class _Call:
+    """The arrays that a call was given, and the launcher's memory for each: those of the host that are small lie in a staging."""
+
+    def __init__(self, owner: WholeProgram, given: Mapping[Buffer, Any], sizes: Mapping[str, int]) -> None:
+        self.owner, self.given, self.sizes = owner, given, sizes
+        self.held: dict[Buffer, Any] = {}
+        self.large: dict[Buffer, Memory] = {}
+        """What is large and was copied."""
+        small: dict[Buffer, HostArray] = {}
+        for b, array in given.items():
+            if isinstance(array, Memory):
+                shape = lengths(b.shape, sizes)
+                if (array.element, array.size) != (b.dtype, prod(shape)):
+                    raise TypeError(f"{b.name} is {b.dtype}{list(shape)}; given {array.size} elements of {array.element}")
+                self.held[b] = array.held
+                continue
+            host: HostArray = np.asarray(array, b.dtype)
+            if host.nbytes <= SMALL:
+                small[b] = host
+            else:
+                self.large[b] = kept(owner.launcher, host)
+                self.held[b] = self.large[b].held
+        places = len(owner.whole.arrays) + len(owner.whole.passed)
+        self.staging = owner.taken((("uint64", places), ("uint32", 1), ("bool", 1), *((b.dtype, host.size) for b, host in small.items())))
+        self.staging.here[ARRIVED][...] = self.staging.here[FAULT][...] = 0
+        self.small = dict(zip(small, range(len(STAGED), len(STAGED) + len(small)), strict=True))
+        """Which array of the staging it is."""
+        for b, number in self.small.items():
+            self.held[b] = self.staging.there[number]
+            self.staging.here[number][...] = small[b].reshape(-1)
+
+    def bring_back(self) -> None:
+        """What the launch has written.  A launch that failed says so here, before any array has changed."""
+        if self.owner.flags or any(b.role != "input" for b in self.small):
+            self.staging.fetch()
+        for b, array in self.given.items():
+            if b.role != "input" and not isinstance(array, Memory):
+                shape = lengths(b.shape, self.sizes)
+                array[...] = self.large[b].fetched(shape) if b in self.large else self.staging.here[self.small[b]].reshape(shape)
+
+    def ended(self) -> bool:
+        """Whether a fault was met."""
+        fault = self.owner.flags and bool(self.staging.here[FAULT][0])
+        self.owner.keep(self.staging)
+        return fault

@@ -212,6 +212,9 @@ class ShimLauncher:
         whole[:MARGIN] = whole[-MARGIN:] = np.frombuffer(around, np.uint8)
         return ShimMemory(whole, whole[MARGIN:MARGIN + size].view(dtype), around)
 
+    def part(self, of: ShimMemory, first: int, end: int, dtype: DType, count: int) -> ShimMemory:
+        return ShimMemory(of.whole, of.elements[first:end].view(dtype)[:count], of.margin)
+
     def queue(self) -> int:
         return 0
 
