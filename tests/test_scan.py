@@ -473,6 +473,19 @@ let gc = grad(c, w)
     assert m.eval("gb", w=2.0) == 18 and m.eval("gc", w=2.5) == 3
 
 
+@pytest.mark.parametrize("end", ["stop_grad(iterate(x = w while x > 0.1 max 9: x * 0.5))", "stop_grad(2 * g)",
+                                 "stop_grad(fold(p = g for j in arange(2): p * g))"])
+def test_a_step_may_end_derivatives_at_an_iterate_outside(end):
+    """What no step changes is computed before the loop, without what ended the derivative there."""
+    text = f"scalar w, c\nlet g = iterate(h = w while h > 0.1 max 9: h * 0.5)\nlet s = {end}\n"
+    loop = "fold((a, b) = (w, w) for i in arange(3): (0.5 * a + b * {}, b * b))[0]"
+    m = model(f"{text}let y = {loop.format(end)}\nlet z = {loop.format('c')}\nlet gy = grad(y, w)\nlet gz = grad(z, w)\n")
+    assert m.eval("gy", w=0.7) == pytest.approx(m.eval("gz", w=0.7, c=m.eval("s", w=0.7)), rel=1e-13)
+    with pytest.raises(LrError, match="E0421"):
+        model("scalar w\nlet g = iterate(h = w while h > 0.1 max 9: h * 0.5)\n"
+              "let y = fold((a, b) = (w, stop_grad(g)) for i in arange(3): (a * b, tanh(g)))[0]\nlet gy = grad(y, w)")
+
+
 def test_iterate_reaches_exactly_max():
     assert model("let v = iterate(v = 0 while v < 5 max 5: v + 1)")["v"] == 5
     with pytest.raises(LrError, match="E0708"):

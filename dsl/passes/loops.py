@@ -81,8 +81,23 @@ def through_iterate(roots: Sequence[Node], names: Sequence[Node]) -> Node | None
             found = through_iterate(loop.body, depending(loop, [a in path for a in loop.args]))
             if found is not None:
                 return found
+            used = differentiated(loop.body)
+            stack.extend(a for a, p in zip(loop.args, loop.parameters, strict=True) if a in path and p in used)
+            continue
         stack.extend(a for a in node.args if a in path)
     return None
+
+
+def differentiated(roots: Sequence[Node]) -> set[Node]:
+    """The nodes that derivatives of the roots come to: what is behind a `stop_grad` is not among them."""
+    found: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node not in found and is_float(node.dtype) and node.op is not stop_grad:
+            found.add(node)
+            stack.extend(node.args)
+    return found
 
 
 # ---------------------------------------------------------------- in and out of bodies
