@@ -252,7 +252,7 @@ def test_quiet_and_closed_streams(clock):
 
 
 # ---------------------------------------------------------------- ends, resized windows
-def test_a_failure_leaves_curve_and_summary(clock):
+def test_a_failure_leaves_the_curve(clock):
     with window() as w:
         curve = Curve(100, "epoch", w.stream)
         trained(curve, clock, range(1, 41))
@@ -260,7 +260,7 @@ def test_a_failure_leaves_curve_and_summary(clock):
         w.stream.write("error\n")
         lines = w.shown().splitlines()
         assert lines[0].startswith("── C 0.5625") and lines[-1] == "error" and "elapsed" not in w.shown()
-        assert lines[-2] == "stopped after 40 epochs, 400 steps in 2.0 s (200 steps/s), C = 0.5625"
+        assert "└" in lines[-3] and "40" in lines[-2] and "trained" not in w.shown() and "stopped" not in w.shown()
         assert w.screen.cursor.x == 0
 
 
@@ -344,5 +344,5 @@ def test_interrupted_in_a_real_terminal(tmp_path):
     pyte.Stream(screen).feed(text)
     assert child.exitstatus == 130
     shown = "\n".join(line.rstrip() for line in screen.display).rstrip()
-    assert re.search(r"^stopped after \d+ steps in [\d.]+ s", shown, re.M) and "└" in shown and "elapsed" not in shown
-    assert "interrupted" in shown
+    assert "└" in shown and "elapsed" not in shown
+    assert len(re.findall(r"interrupted after step \d+", shown)) == 1 and "stopped" not in shown

@@ -17,6 +17,9 @@ from dsl.repl import reader
 from dsl.repl.commands import COMMANDS, Repl, command_words, resolve, takes_entry
 from dsl.repl.settings import Settings, from_file
 from dsl.repl.state import State
+from dsl.repl.transcript import Said
+from dsl.repl.transcript import script as transcript_script
+from dsl.syntax.parse import parse
 
 pytestmark = pytest.mark.on_the_cpu
 SEED = """\
@@ -381,6 +384,35 @@ def test_reload_keeps_what_optimisers_remember(typed, tmp_path):
     model = dsl.compile(script.read_text().replace("3 steps", "6 steps"))
     model.run()
     assert typed.value("w") == float(model["w"])
+
+
+def test_a_training_gone_on_with_is_one_in_the_transcript():
+    text = "shared v = 1.0\nupdate v <- v / 2\ntrain 9 steps\nprint v\ntrain\nprint v\n"
+    said = [Said(statement, None) for statement in parse(Source("a.lr", text))[0].statements]
+    said[2].broken, said[3].printed, said[5].printed = True, "0.25\n", "0.001953125\n"
+    assert transcript_script(said).splitlines()[2:] == ["train 9 steps", "print v  # was 0.25 at that time", "print v  #> 0.001953125"]
+    said[4].broken = True
+    assert transcript_script(said).splitlines()[2:] == [
+        "train 9 steps  # did not come to its end", "print v  # was 0.25 at that time", "print v  # was 0.001953125 at that time"]
+
+
+@pytest.mark.parametrize(("text", "meant"), [("help(exp)", "?exp"), ("exp?", "?exp"), ("??exp", "?exp"), ("help", ":help")])
+def test_other_prompts_ways_to_ask(typed, text, meant):
+    assert typed(text) == typed(meant) != ""
+
+
+@pytest.mark.parametrize("text", ["quit", "exit", "exit()", "quit()"])
+def test_other_prompts_ways_to_leave(typed, text):
+    word = text.removesuffix("()")
+    typed(f"let {word} = 3")
+    assert typed.value(word) == 3 and typed(word) == "3.0" and not typed.repl.done       # a name is a name
+    typed(":undo")
+    typed(text)
+    assert typed.repl.done
+
+
+def test_what_is_no_command_here(typed):
+    assert "`:time`" in typed.fails("%time 1") and "`:help`" in typed.fails("!ls") and "Ctrl-L" in typed.fails("clear")
 
 
 def test_save_and_restore(trained, tmp_path):

@@ -5,6 +5,7 @@ Nothing waits for a time: each step waits until the screen shows what it must.
 
 import os
 import re
+import signal
 import sys
 
 import pytest
@@ -39,8 +40,8 @@ def opened(folder, *arguments, **options):
 def times_left_out(text):
     """A screen without what differs from run to run."""
     text = re.sub(r"in [\d.]+ m?s \([\d,]+ steps/s\)", "in TIME", text)
-    text = re.sub(r"^[\d.]+ m?s: compile [\d.]+ m?s, run [\d.]+ m?s\n", "", text, flags=re.MULTILINE)
-    return re.sub(r" · [\d.]+ m?s \(compile .*\)", "", text)
+    took = r"[\d.]+ m?s(?: \(compile [\d.]+ m?s, run [\d.]+ m?s\))?"
+    return re.sub(rf" · {took}$", "", re.sub(rf"^{took}\n", "", text, flags=re.MULTILINE))
 
 
 def test_the_tutorial_is_typed(folder):
@@ -176,16 +177,28 @@ def test_control_c_stops_a_training_which_goes_on(folder):
         terminal.until("steps/s")                                # it is on its way
         terminal.send("\x03")
         terminal.until("`train` goes on from there")
-        made = int(re.search(r"interrupted after step (\d+);", terminal.everything).group(1))
+        made = int(re.search(r"interrupted after step (\d+); `train` goes on", terminal.everything).group(1))
         assert made > 0
         terminal.enter("v < 1", "true")
         terminal.send("train\r")
         terminal.until("lr> train\n")
         terminal.when(lambda: "steps/s" in terminal.text.rpartition("lr> train\n")[2])
         terminal.send("\x03")
-        terminal.when(lambda: len(re.findall(r"interrupted after step (\d+);", terminal.everything)) == 2)
-        assert int(re.findall(r"interrupted after step (\d+);", terminal.everything)[1]) > made
+        terminal.when(lambda: len(re.findall(r"interrupted after step (\d+); `train` goes on", terminal.everything)) == 2)
+        assert int(re.findall(r"interrupted after step (\d+); `train` goes on", terminal.everything)[1]) > made
         terminal.enter("(v > 0, v < 1)", "(true, true)")
+        terminal.enter(":transcript", "train 1000000000000 steps  # did not come to its end")
+        assert "\ntrain\n" not in terminal.text.rpartition(":transcript")[2]
+
+
+def test_it_is_terminated(folder):
+    with opened(folder) as terminal:
+        terminal.enter("let a = 3")
+        terminal.send("a + ")
+        terminal.until("lr> a +")
+        terminal.child.kill(signal.SIGTERM)
+        assert terminal.ended() == 128 + signal.SIGTERM
+        assert terminal.raw.rindex("\x1b[?2004l") > terminal.raw.rindex("\x1b[?2004h")     # as it was found
 
 
 def test_a_training_that_runs_out_draws_its_cost(folder):

@@ -152,8 +152,11 @@ class Prompt:
 
     # ------------------------------------------------------------ the loop
     def loop(self) -> int:
+        import signal
+
         from dsl import __version__
         from dsl.errors import LrError
+        signal.signal(signal.SIGTERM, self.terminated)
         out = sys.stdout
         out.write(f"lr {__version__}   :help explains, Ctrl-D leaves\n")
         out.writelines(line + "\n" for line in self.remarks)
@@ -184,6 +187,13 @@ class Prompt:
             except KeyboardInterrupt:
                 out.write("\n")
             self.follow(self.session)
+
+    def terminated(self, number: int, frame: object) -> None:
+        """Leaves with the terminal as it was found."""
+        app, end = self.session.app, SystemExit(128 + number)
+        if app.loop is None or not app.is_running:
+            raise end
+        app.loop.call_soon_threadsafe(lambda: app.exit(exception=end))
 
     @cached_property
     def session(self) -> PromptSession[str]:
@@ -378,14 +388,12 @@ def unechoed() -> Iterator[None]:
 def figures(repl: Repl) -> list[str]:
     """What the toolbar says of a session: device, precision, sizes, memory, the last time."""
     from dsl.runtime.profile import amount
-    from dsl.runtime.progress import duration
     elaborator = repl.session.elaborator
     sizes = [f"{name} = {value}" for name, value in repl.session.sizes().items()]
     shown = ", ".join(sizes[:LONGEST_SIZES]) + (" …" if len(sizes) > LONGEST_SIZES else "")
     parts = [elaborator.device, elaborator.precision, shown, amount(repl.memory()), gpu_memory(repl)]
-    seconds = repl.took.compile + repl.took.run
-    if seconds:
-        parts.append(f"{duration(seconds)} (compile {duration(repl.took.compile)}, run {duration(repl.took.run)})")
+    if repl.took.compile + repl.took.run:
+        parts.append(str(repl.took))
     return [part for part in parts if part]
 
 

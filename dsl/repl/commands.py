@@ -5,6 +5,7 @@ shortened while it stays the only one that begins so.
 """
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -22,6 +23,7 @@ from dsl.syntax.values import Group, Table, TextColumn, UserFunction, Value
 
 MOST_RUNS, MOST_SECONDS = 1000, 1.0
 CODE_FORMS = ("cuda", "llvm", "asm")
+HABITS = {"quit": ":quit", "exit": ":quit", "help": ":help"}
 LIVE = ("device", "seed", "threads")
 DEVICES = ("auto", "cpu", "cuda", "numpy")
 
@@ -40,6 +42,24 @@ class Command:
 
 class Repl(Engine):
     """The engine with its commands."""
+
+    def execute(self, text: str, name: str, place: str | None = None) -> None:
+        super().execute(text if place else self.meant(text), name, place)
+
+    def meant(self, text: str) -> str:
+        """What is written to other prompts to leave or to ask, as it is written here; names that are bound keep their meaning."""
+        entry = text.strip()
+        word = entry.removesuffix("()")
+        if word in HABITS and word not in self.session.elaborator.scope:
+            return HABITS[word]
+        if word in ("clear", "cls") and word not in self.session.elaborator.scope:
+            raise error("E0911", f"no command `{word}`", help="Ctrl-L clears the screen")
+        if asking := re.fullmatch(r"help\(([\w.]+)\)|\?*([\w.]+)\?+|\?{2,}([\w.]+)", entry):
+            return f"?{next(filter(None, asking.groups()))}"
+        if foreign := re.match(r"[%!]+(\w+)", entry):
+            raise error("E0911", f"no command `{foreign.group()}`", help=f"commands begin with a colon: `:{foreign[1]}`"
+                        if foreign[1] in COMMANDS else "commands begin with a colon; `:help` lists them")
+        return text
 
     def command(self, text: str) -> None:
         self.out.flush()
@@ -284,7 +304,8 @@ def set_(repl: Repl, rest: str) -> None:
         rows: list[tuple[str, Any]] = [("device", elaborator.device), ("precision", elaborator.precision), ("seed", elaborator.seed),
                                        ("threads", compute.threads or "all")]
         rows += [(f.name, getattr(repl.settings, f.name)) for f in fields(repl.settings)]
-        repl.say("\n".join(f"  {name:11}{value}" for name, value in rows))
+        width = max(len(name) for name, _ in rows)
+        repl.say("\n".join(f"  {name:{width}}  {value}" for name, value in rows))
         return
     name, _, value = rest.partition(" ")
     name, value = name.rstrip("="), value.strip().lstrip("=").strip().strip('"')

@@ -90,8 +90,6 @@ class Curve(Progress):
         if drawn:
             self._write("\r\n".join(drawn) + "\r\n")
         super().close(done, steps, cost, note, verb=verb, failed=failed)
-        if failed and drawn:
-            self._write(self.summary("stopped after", note) + "\n")
 
     def summary(self, verb: str = "trained", note: str | None = None) -> str:
         """In a line too narrow for all of it, without the costs if they stand above the curve."""

@@ -43,6 +43,8 @@ from dsl.syntax.values import Group, Module, OptimizerRule, Symbol, TextColumn, 
 
 SHOWN_SECONDS = 0.05
 """An entry that took longer says how long."""
+LEAST_COMPILE = 5e-4
+"""Seconds of compiling that are worth a word."""
 
 
 @entity
@@ -51,6 +53,10 @@ class Took:
 
     compile: float
     run: float
+
+    def __str__(self) -> str:
+        whole = duration(self.compile + self.run)
+        return f"{whole} (compile {duration(self.compile)}, run {duration(self.run)})" if self.compile >= LEAST_COMPILE else whole
 
 
 class Recorder:
@@ -177,7 +183,8 @@ class Engine(ABC):
             kept_steps = self.keeps(before)
             if not kept_steps:
                 self.restore(before, said)
-            self.remark("; ".join([problem.message, *problem.diagnostic.notes, *(["`train` goes on from there"] if kept_steps else [])]))
+            state, *notes = problem.diagnostic.notes
+            self.remark("; ".join([problem.message, *notes, "`train` goes on from there" if kept_steps else state]))
         except LrError as problem:
             self.report(problem.diagnostics)
             if not self.keeps(before):
@@ -211,7 +218,7 @@ class Engine(ABC):
             self.undone = kept([*self.undone, (before, said)])
         self.out.flush()
         if seconds > SHOWN_SECONDS and self.settings.times == "on" and self.terminal.interactive and not self.done:
-            self.remark(f"{duration(seconds)}: compile {duration(self.took.compile)}, run {duration(self.took.run)}")
+            self.remark(str(self.took))
         return fine
 
     def reporter(self) -> Callable[[int | None, str, IO[str]], Progress]:

@@ -125,6 +125,8 @@ class Writer:
     def lines(self) -> Iterator[str]:
         tainted = False
         """Whether a training in the script gives another state than the session's."""
+        on_the_way = False
+        """Whether the session's last training had not come to its end at that point."""
         for number in sorted({n for key, n in self.final.items() if key.endswith(" ")}):
             yield from self.definition(number, set())
         for number, one in enumerate(self.said):
@@ -134,8 +136,13 @@ class Writer:
                 if self.kept(number):
                     yield from self.definition(number, set())
                 continue
-            stale = self.stale(number, tainted)
-            tainted = tainted or (isinstance(one.statement, ast.Train) and (stale or one.broken))
+            stale = self.stale(number, tainted or on_the_way)
+            match one.statement:
+                case ast.GoOn():                             # in a script, the training above comes to its end at once
+                    on_the_way = on_the_way and one.broken
+                    continue
+                case ast.Train():
+                    tainted, on_the_way = tainted or on_the_way or stale, one.broken
             yield from self.command(number, one, stale)
 
     def definition(self, number: int, busy: set[int]) -> Iterator[str]:
@@ -154,6 +161,8 @@ class Writer:
 
     def command(self, number: int, one: Said, stale: bool) -> Iterator[str]:
         text = self.text(number)
+        if one.broken and not self.ended(number):
+            text += "  # did not come to its end"
         answer = self.answers.get(id(one))
         if isinstance(one.statement, ast.Bare):
             if answer is not None:
@@ -163,8 +172,17 @@ class Writer:
             result = " ".join(one.printed.split())
             if 0 < len(result) <= LONGEST_RESULT:
                 text += f"  # was {result}, a draw of its own" if one.drawn else f"  #> {result}" if not stale else \
-                    f"  # was {result}, before what it depends on was bound again"
+                    f"  # was {result} at that time"
         yield text
+
+    def ended(self, number: int) -> bool:
+        """Whether a training that was interrupted was gone on with to its end."""
+        for one in self.said[number + 1:]:
+            if isinstance(one.statement, ast.Train):
+                return False
+            if isinstance(one.statement, ast.GoOn) and not one.broken:
+                return True
+        return False
 
     def text(self, number: int) -> str:
         """A statement's text with the names that its values have in the script."""

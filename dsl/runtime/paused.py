@@ -58,18 +58,21 @@ class Paused:
     def __str__(self) -> str:
         return f"interrupted after step {self.steps} of {self.wanted}"
 
+    @property
+    def anew(self) -> str:
+        first, *block = self.plan.span.text.split("\n")
+        return f"begin a new one: `{first.strip()}{' …' if block else ''}`"
+
     def check(self, elaborator: Elaborator) -> None:
         """Raises E0422 if what it trains, or its data, has been bound again since."""
         for group in self.plan.groups:
             if tuple(u for u in elaborator.updates if u.group == group.name) != group.updates:
-                raise error("E0422", "the updates are not what they were when the training was interrupted",
-                            help="begin a new one: `train 100 epochs over X = A, Y = B`")
+                raise error("E0422", "the updates are not what they were when the training was interrupted", help=self.anew)
         for node in topological([feed.value for feed in (*self.plan.over, *self.plan.valid)]):
             symbol = elaborator.scope.get(leaf_name(node)) if is_leaf(node, "data") else None
             if symbol is not None and symbol.kind == "data" and isinstance(symbol.value, Node) and is_leaf(symbol.value, "data") and \
                     leaf_key(symbol.value) != leaf_key(node):
-                raise error("E0422", f"`{symbol.name}` is not what it was when the training was interrupted",
-                            help="begin a new one: `train 100 epochs over X = A, Y = B`")
+                raise error("E0422", f"`{symbol.name}` is not what it was when the training was interrupted", help=self.anew)
 
     def go_on(self) -> Report:
         """To the end that was planned.  Returns the report of all of it."""

@@ -317,8 +317,8 @@ class Driver:
     def interrupted(self, place: Place) -> LrError:
         """What is said of it; the checkpoint holds the place."""
         steps = self.report.steps
-        epoch = -(-steps // self.rows.steps_an_epoch)
-        notes = [f"the state is that of this whole step, in epoch {epoch}" if steps else "the state is that from before"]
+        place_in_data = f", in epoch {-(-steps // self.rows.steps_an_epoch)}" if self.plan.over else ""
+        notes = ["the state is that of this whole step" if steps else "the state is that from before"]
         found: list[Diagnostic] = []
         checkpoint = self.plan.checkpoint
         if checkpoint is not None and not place.finished:
@@ -328,7 +328,8 @@ class Driver:
                     notes.append(f"`--resume` goes on from {checkpoint.path}")
             except LrError as trouble:
                 found.extend(trouble.diagnostics)
-        problem = error("E0721", f"interrupted after step {steps}", self.plan.span, notes=notes)
+        problem = error("E0721", f"interrupted after step {steps}{place_in_data}" if steps else "interrupted before the first step",
+                        self.plan.span, notes=notes)
         return Interrupted(problem.diagnostic, *found)
 
     # ------------------------------------------------------------ one step
