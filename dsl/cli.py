@@ -180,8 +180,9 @@ def check(context: click.Context, file: str | None, code: str | None, device: st
 @click.option("--cost", "view", flag_value="cost", help="Their operations and memory traffic, in the named sizes.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON: names with dtype, shape, formula, and the view's text.")
 @color_option
-def show(file: str | None, name: str | None, code: str | None, device: str | None, precision: str | None, seed: int | None,
-         values: tuple[str, ...], view: str | None, form: Form | None, as_json: bool) -> None:
+@click.pass_context
+def show(context: click.Context, file: str | None, name: str | None, code: str | None, device: str | None, precision: str | None,
+         seed: int | None, values: tuple[str, ...], view: str | None, form: Form | None, as_json: bool) -> None:
     """Show what a script means.
 
     Every named expression as a formula, or one of them: its gradient, its graph, the loops it becomes. NAME is a name of the script;
@@ -193,14 +194,20 @@ def show(file: str | None, name: str | None, code: str | None, device: str | Non
         view = "code"
     if code is not None and file is not None and name is None:
         file, name = None, file
-    session, source = open_session(file, code, device, precision, seed, values, evaluate=False)
-    session.load(source)
-    if as_json:
-        from dsl.reports import shown
-        write_json(shown(session, name, view, form or "cuda"))
-        return
-    from dsl.show import describe
-    sys.stdout.write(describe(session, name, view, form or "cuda"))
+    try:
+        session, source = open_session(file, code, device, precision, seed, values, evaluate=False)
+        session.load(source)
+        if as_json:
+            from dsl.reports import shown
+            write_json(shown(session, name, view, form or "cuda"))
+            return
+        from dsl.show import describe
+        sys.stdout.write(describe(session, name, view, form or "cuda"))
+    except LrError as problem:
+        if not as_json:
+            raise
+        write_json({"diagnostics": [d.as_dict() for d in problem.diagnostics]})
+        context.exit(exit_code(problem))
 
 
 # ---------------------------------------------------------------- repl

@@ -129,7 +129,10 @@ def test_show(lr, tmp_path):
     assert json.loads(lr("show", "--json", "a.lr", "train", "--cost").stdout)["names"] == []
     graphs = json.loads(lr("show", "--json", "a.lr", "--graph").stdout)["names"]
     assert [row["name"] for row in graphs if "graph" in row] == ["C", "k"]
-    assert lr("show", "--json", "a.lr", "nothing").exit_code == 1
+    for arguments, code, exit_code in ((["a.lr", "nothing"], "E0301", 1), (["-e", "let a = b"], "E0301", 1), (["none.lr"], "E0601", 2)):
+        done = lr("show", "--json", *arguments)
+        (problem,) = json.loads(done.stdout)["diagnostics"]
+        assert (problem["code"], done.exit_code, done.stderr) == (code, exit_code, "")
 
 
 def test_test(lr, tmp_path):
