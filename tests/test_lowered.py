@@ -143,3 +143,15 @@ def test_faults_are_found(device, watched):
     with pytest.raises(LrError):
         m.eval("y", x=np.arange(4.0), u=np.array([3, 4]))
     assert len(watched) == (device == "cpu")
+
+
+@pytest.mark.parametrize("state, shape, step", [("vector v[m]", (4,), "sum(X * e, axis = 0) + w"), ("matrix v[k, m]", (3, 4), "X * e + w"),
+                                                ("matrix v[k, m]", (3, 4), "X * e + 0.5 * w")])
+def test_what_goes_into_a_row_of_a_stack_may_be_a_sum_over_rows(state, shape, step, watched):
+    """The derivative with respect to each row of a sequence; a kernel's total is an array by itself, and no part of one."""
+    text = f"matrix X[k, m], E[n, m]\n{state}\nlet y = scan(w = v for e in E: {step})\nlet g = grad(sum(sin(y)), E)"
+    rng = np.random.default_rng(1)
+    values = [rng.normal(size=shape) for shape in ((3, 4), (5, 4), shape)]
+    got, wanted = (dsl.compile(text, device=device).function(["X", "E", "v"], "g")(*values) for device in ("cpu", "numpy"))
+    assert watched
+    np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-14)

@@ -204,6 +204,8 @@ class Lowering:
         shape = tuple(a.extent for a in kept)
         plain = held == node.dtype and finish is None and shape == node.shape
         buffer = self.target(node) if plain else self.shop.buffer(held, shape, "s")
+        if buffer.role == "window":                              # a total is an array by itself
+            buffer = self.shop.buffer(held, shape, "s")
         place = tuple(ref(a.name) for a in kept)
         order = memory_order(domain, [value])
         if not wide:
