@@ -83,7 +83,9 @@ def completes(what: str) -> Any:
 
 
 def open_streams() -> None:
-    """Gives a process that was started without standard output or error ones that lead nowhere, and lets all characters through."""
+    """Gives a process that was started without standard streams ones that lead nowhere, and lets all characters through."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")       # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -211,6 +211,9 @@ def test_results_that_cannot_be_written():
     for words, code in (("run -e 'print 1'", 0), ("run -e 'print x'", 1), ("check --json -e 'print x'", 1)):
         done = subprocess.run(f"{sys.executable} -m dsl {words} >&- 2>&-", shell=True, timeout=60)
         assert done.returncode == code
+    for words in ("repl", "run -"):
+        done = subprocess.run(f"{sys.executable} -m dsl {words} <&-", shell=True, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.child_process
