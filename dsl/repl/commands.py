@@ -239,7 +239,7 @@ def kernels(repl: Repl, rest: str) -> None:
 
 
 def cost(repl: Repl, rest: str) -> None:
-    repl.say(described(repl, rest or None, "cost") or "no formulas yet\n")
+    repl.prose(described(repl, rest or None, "cost") or "no formulas yet\n")
 
 
 def code(repl: Repl, rest: str) -> None:
@@ -422,7 +422,7 @@ def plot(repl: Repl, rest: str) -> None:
 
 def doctor(repl: Repl, rest: str) -> None:
     from dsl.runtime.doctor import examine, render
-    repl.say(render(examine()))
+    repl.prose(render(examine()))
 
 
 def quit(repl: Repl, rest: str) -> None:
@@ -439,10 +439,10 @@ COMMANDS = table(
     Command("type", "e", "dtype and shape of an expression",
             "Prints the type of an expression without computing it, and the sizes in it that are known.\n:type Y_bar\n:type X @ w", type_),
     Command("show", "[name]", "a formula, or all that is bound",
-            "Prints a named expression, or any other, as the formula it stands for; without a name all that is bound, and the\n"
+            "Prints a named expression, or any other, as the formula it stands for; without a name all that is bound, and the "
             "updates.", show),
     Command("grad", "C [wrt w]", "a gradient, written out",
-            "Prints the derivative of a scalar as a formula: of a name with respect to every shared variable it reaches, or of any\n"
+            "Prints the derivative of a scalar as a formula: of a name with respect to every shared variable it reaches, or of any "
             "expression with respect to the names after `wrt`.", grad),
     Command("kernels", "[name]", "the loop programs of formulas and trainings",
             "Prints the loops that one formula, the last `train`s (`:kernels train`) or all of them become.", kernels),
@@ -471,21 +471,21 @@ COMMANDS = table(
     Command("load", "file.lr", "a script, run in this session",
             "Runs a script here, with its commands. Its files are read from where it lies.", load),
     Command("reload", "", "the last loaded script again: its definitions",
-            "Reads the last loaded script again. Its definitions take effect, its commands do not run; shared variables, and what\n"
+            "Reads the last loaded script again. Its definitions take effect, its commands do not run; shared variables, and what "
             "optimisers remember, keep their values where shape and dtype are the same.", reload),
     Command("save", "file", "all trained state, to a file",
             "Writes shared variables, optimisers' memory, seed and step to a safetensors file.", save),
     Command("restore", "file", "the state in such a file",
             "Reads what `:save`, `save` or a checkpoint wrote. If shapes differ, it says how, and changes nothing.", restore),
     Command("undo", "[n]", "the state before the last entry, or the last n",
-            "Takes back the last entries that changed something: names, values, updates, trained state. A value that was only shown\n"
+            "Takes back the last entries that changed something: names, values, updates, trained state. A value that was only shown "
             "does not count, and files stay written.", undo),
     Command("plot", "marks", "a plot in the terminal",
-            "Draws `scatter(x, y)`, `line(x, y)`, `hist(x)`, `heatmap(A)`, several with commas; of a bare vector its line, of a matrix\n"
+            "Draws `scatter(x, y)`, `line(x, y)`, `hist(x)`, `heatmap(A)`, several with commas; of a bare vector its line, of a matrix "
             "its heatmap.", plot),
     Command("transcript", "[file]", "what worked so far, as a script with its results",
-            "Writes a script of the entries that worked, results behind `#>`, so that `lr test` checks it; without a file, prints\n"
-            "it. What was bound again stands once, in its last form. Write it where you started `lr`: paths of data stay as they\n"
+            "Writes a script of the entries that worked, results behind `#>`, so that `lr test` checks it; without a file, prints "
+            "it. What was bound again stands once, in its last form. Write it where you started `lr`: paths of data stay as they "
             "are.", transcript),
     Command("doctor", "", "what is installed, which devices work", "As `lr doctor`.", doctor),
     Command("quit", "", "leave; Ctrl-D does so, too", "Leaves.", quit))

@@ -322,8 +322,9 @@ def show_formulas(text: str, *, width: int = 80) -> str:
     """Lines such as those of `lr show`, `cost  C  float64  = mean(sqr(y))`, of which those that are too long are broken."""
     lines = []
     for line in text.split("\n"):
-        start, equals, formula = line.partition(" = ") if cells(line) > width else ("", "", line)
-        lines.append(show_formula(formula, start=start + equals, width=width))
+        sign = re.search(r" (?:=|<-) ", line) if cells(line) > width else None
+        cut = sign.end() if sign else 0
+        lines.append(show_formula(line[cut:], start=line[:cut], width=width))
     return "\n".join(lines)
 
 

@@ -111,8 +111,8 @@ def render(findings: dict[str, Any]) -> str:
     python, native, tools = findings["python"], findings["native"], findings["cuda tools"]
     lines = [f"lr {findings['lr'] or '(not installed as a package)'}, Python {python['version']}, {python['platform']}", "", "packages"]
     for name, found in findings["packages"].items():
-        advice = f"missing; pip install \"lr-lang[{EXTRAS[name]}]\"" if name in EXTRAS else "missing"
-        lines.append(f"  {name:<15} {found['version'] or advice:<12} {found['for']}")
+        advice = f": pip install \"lr-lang[{EXTRAS[name]}]\"" if name in EXTRAS and not found["version"] else ""
+        lines.append(f"  {name:<15} {found['version'] or 'missing':<12} {found['for']}{advice}")
     lines += ["", "devices"]
     lines.extend(f"  {name:<15} {'works' if found['works'] else 'not used':<12} {found['why']}"
                  for name, found in findings["devices"].items())
