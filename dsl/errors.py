@@ -102,7 +102,7 @@ class Diagnostic:
 
     def concise(self) -> str:
         place = f"{self.span}: " if self.span else ""
-        return _visible(f"{place}{self.severity}[{self.code}]: {self.message}")
+        return visible(f"{place}{self.severity}[{self.code}]: {self.message}")
 
     def as_dict(self) -> dict[str, Any]:
         def label(item: Label) -> dict[str, Any]:
@@ -273,29 +273,30 @@ def _cell_width(text: str) -> int:
 
 
 _UNSEEN = {**{code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}, 127: 0x2421,
-           **dict.fromkeys([*range(128, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)}
+           **dict.fromkeys([*range(128, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)}
 """What would move a terminal's cursor, change its colours or turn its text around, as one visible character each."""
 LONGEST_LINE, AROUND = 200, 80
 """Columns of a source line that is shown whole, and how many of a longer one stand before the place that is meant."""
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """Text that does nothing to a terminal but to be seen."""
     return text if text.isprintable() else text.translate(_UNSEEN)
 
 
 def _render(d: Diagnostic, color: bool) -> str:
     painter = _Painter(color)
     out = painter.lines
-    out.append(f"{painter.paint(f'{d.severity}[{d.code}]', d.severity)}{painter.paint(': ' + _visible(d.message), 'bold')}")
+    out.append(f"{painter.paint(f'{d.severity}[{d.code}]', d.severity)}{painter.paint(': ' + visible(d.message), 'bold')}")
     if d.primary:
         _snippets(d, painter)
     gutter = " "
     for note in d.notes:
-        head, *rest = _visible(note).split("\n")
+        head, *rest = visible(note).split("\n")
         out.append(f"  {painter.paint('=', 'frame')} note: {head}")
         out.extend(f"{gutter * 10}{line}" for line in rest)
     if d.help:
-        head, *rest = _visible(d.help).split("\n")
+        head, *rest = visible(d.help).split("\n")
         out.append(f"  {painter.paint('=', 'frame')} {painter.paint('help', 'help')}: {head}")
         out.extend(f"{gutter * 10}{line}" for line in rest)
     return "\n".join(out)
@@ -310,13 +311,13 @@ def _snippets(d: Diagnostic, painter: _Painter) -> None:
     for source, labels in groups.values():
         head = labels[0][0].span
         arrow = "-->" if labels[0][1] else ":::"
-        painter.lines.append(f"{' ' * width}{painter.paint(arrow, 'frame')} {_visible(source.name)}:{head.line}:{head.column}")
+        painter.lines.append(f"{' ' * width}{painter.paint(arrow, 'frame')} {visible(source.name)}:{head.line}:{head.column}")
         painter.lines.append(f"{' ' * width} {painter.paint('|', 'frame')}")
         by_line: dict[int, list[tuple[Label, bool]]] = {}
         for label, main in labels:
             by_line.setdefault(label.span.line, []).append((label, main))
         for number in sorted(by_line):
-            text, low, high = _window(_visible(source.line(number)), by_line[number][0][0].span.column - 1)
+            text, low, high = _window(visible(source.line(number)), by_line[number][0][0].span.column - 1)
             number_text = painter.paint(f"{number:>{width}} |", "frame")
             painter.lines.append(f"{number_text} {text.expandtabs(TAB_WIDTH)}".rstrip())
             for label, main in sorted(by_line[number], key=lambda item: (not item[1], item[0].span.start)):
@@ -326,7 +327,7 @@ def _snippets(d: Diagnostic, painter: _Painter) -> None:
                 length = max(1, _cell_width(text[:stop].expandtabs(TAB_WIDTH)) - indent)
                 mark = painter.paint(("^" if main else "-") * length, d.severity if main else "frame")
                 gutter = painter.paint(f"{' ' * width} |", "frame")
-                painter.lines.append(f"{gutter} {' ' * indent}{mark} {_visible(label.text)}".rstrip())
+                painter.lines.append(f"{gutter} {' ' * indent}{mark} {visible(label.text)}".rstrip())
 
 
 def _window(text: str, place: int) -> tuple[str, int, int]:

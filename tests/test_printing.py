@@ -20,6 +20,8 @@ from dsl.runtime.printing import compare_expected, format_value
     (np.array([True, False]), "[ true false]"), (np.array([True, True]), "[true true]"),
     (np.array([[True], [False]]), "[[ true]\n [false]]"), (np.eye(2), "[[1. 0.]\n [0. 1.]]"),
     (np.array(["a", "bc"], object), "[a bc]"), (np.array(["a", "bc"]), "[a bc]"),
+    (np.array(["a", "", "c d"], object), '[a "" c d]'), (np.array([""]), '[""]'), (np.array([], object), "[]"),
+    (np.array([["\x1b[2J", "\n"], ["\t", "\u2028"]], object), "[[␛[2J ␊]\n [␉ \ufffd]]"),
     (np.array([np.nan, 1.5, -np.inf]), "[ nan  1.5 -inf]"),
 ])
 def test_format(value, text):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsl.backends.cuda.memory import in_words
-from dsl.errors import LrError
+from dsl.errors import LrError, visible
 from dsl.ir.node import Node
 from dsl.ops.leaves import is_leaf
 from dsl.runtime.columns import counted
@@ -141,7 +141,7 @@ def _table(name: str, value: TableSummary, digits: int, terminal: Terminal) -> l
     facts = [title, counted(value.rows, "row"), counted(len(columns), "column"), in_words(value.bytes)]
     lines = _joined([(fact, "dim") for fact in facts], terminal)
     if not columns or not value.rows:
-        names = [f"{column} {summary.dtype}" for column, summary in columns]
+        names = [f"{visible(column)} {summary.dtype}" for column, summary in columns]
         return [*lines, *_joined([(text, "dim") for text in names], terminal)]
     cut = bool(columns[0][1].cut)
     last = value.rows - ENDS if cut else value.rows
@@ -178,12 +178,12 @@ def _column(name: str, value: Summary, digits: int, cut: bool, widest: int, term
     texts = _aligned(texts) if value.dtype.startswith("float") else texts
     if cut:
         texts.insert(ENDS, _more(terminal))
-    return [clipped(name, widest, _more(terminal)), value.dtype, *texts], value.statistics is not None
+    return [clipped(visible(name), widest, _more(terminal)), value.dtype, *texts], value.statistics is not None
 
 
 def _cell(item: Any, digits: int) -> str:
     if isinstance(item, str):
-        return " ".join(item.split())
+        return visible(" ".join(item.split()))
     if not isinstance(item, float | np.floating):
         return format_scalar(item)
     text = f"{float(item):.{digits}g}"

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from dsl.errors import visible
+
 LONGEST_SIDE = 20      # an array with a longer side shows its corners only
 WIDTH = 75             # characters of a line of an array
 CORNER = 3             # elements at each end of an axis in that case
@@ -44,6 +46,14 @@ def format_scalar(value: Any) -> str:
             return str(value)
 
 
+def _text_in_array(text: object) -> str:
+    """On one line and seen, also where there is nothing of it: NumPy cannot place an element without width."""
+    return visible(str(text)).translate(_BLANKS) or '""'
+
+
+_BLANKS = str.maketrans("\t\n", "␉␊")
+
+
 def format_array(array: np.ndarray[Any, Any], digits: int | None = 8, width: int = WIDTH, edge: int = CORNER,
                  long: bool | None = None) -> str:
     """An array with axes in lines of `width` characters; `long`: whether every axis longer than twice `edge` is cut (None: if a side is
@@ -53,7 +63,7 @@ def format_array(array: np.ndarray[Any, Any], digits: int | None = 8, width: int
         mixed = array.any() and not array.all()
         formatter["bool"] = lambda truth: (" true" if mixed else "true") if truth else "false"
     elif array.dtype == object or array.dtype.kind == "U":
-        formatter["all"] = str
+        formatter["all"] = _text_in_array
     long = any(side > LONGEST_SIDE for side in array.shape) if long is None else long
     with np.printoptions(precision=digits, threshold=0 if long else array.size + 1, edgeitems=edge, linewidth=width,
                          suppress=False, nanstr="nan", infstr="inf", sign="-", floatmode="maxprec" if digits else "unique",
