@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ import dsl
 from dsl.errors import FileTrouble, LrError
 from dsl.runtime.canvas import Axis, Canvas, number_texts
 from dsl.runtime.plots import Heatmap, Hist, Line, Scatter, draw
-from dsl.runtime.terminal import Terminal, cells
+from dsl.runtime.terminal import BASIC, Terminal, cells
 
 pytest.importorskip("matplotlib")
 X = np.linspace(-1, 1, 21)
@@ -117,6 +118,25 @@ def test_on_a_terminal_that_knows_no_blocks():
     draw(FIT, "Fit", stream=stream)
     stream.flush()
     assert raw.getvalue().startswith(b"Fit\n* train_Y   ++ Y_bar\n")
+
+
+TINY = np.array([0, 5e-324, 1e-323])
+STRANGE = {
+    "numbers too close": [Line(TINY, TINY)], "the same in bins": [Hist(TINY)], "three bins of them": [Hist(TINY, 3)],
+    "one very small number": [Scatter(TINY[1:2], TINY[1:2])], "bins between neighbours": [Hist(1 + np.arange(3) * 2.3e-16, 50)],
+    "a name that is too long": [Heatmap(np.arange(6.0).reshape(2, 3), z_name="z" * 99)],
+    "no values": [Heatmap(np.full((2, 2), np.nan), z_name="z" * 99)], "a small matrix": [Heatmap(np.full((2, 2), 5e-324))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [1, 40, 80, 1000])
+@pytest.mark.parametrize("marks", STRANGE.values(), ids=STRANGE)
+def test_strange_numbers_and_narrow_terminals(marks, columns):
+    out = io.StringIO()
+    draw(marks, "a\x1b[31m", stream=out, terminal=Terminal(columns, 20, BASIC))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()).splitlines()
+    assert lines[0].startswith("a␛[31m"[:columns - 1]) and "\x1b" not in "".join(lines)
+    assert columns < 40 or max(map(cells, lines)) <= columns
 
 
 def test_no_title_on_the_terminal():

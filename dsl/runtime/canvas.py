@@ -120,6 +120,10 @@ class Canvas:
 
 
 # ---------------------------------------------------------------- axes
+FINEST = 1e-290
+"""Numbers closer to each other than this are drawn in one place."""
+
+
 @record
 class Axis:
     """From `low` to `high`; `log` if equal factors have equal lengths; `whole` if only whole numbers are of interest."""
@@ -175,9 +179,9 @@ def axis_over(*parts: Array, log: bool = False, margin: float = 0.0, zero: bool 
     low = min(low, 0.0) if zero else low
     if log:
         return Axis(low / 1.5, high * 1.5, True) if high < low * 1.001 else Axis(low, high, True)
-    least = 1e-12 * max(abs(low), abs(high))                     # less would be only what rounding leaves
+    least = max(1e-12 * max(abs(low), abs(high)), FINEST)        # less would be only what rounding leaves
     if high - low <= least:
-        room = abs(high) * 0.1 or 1.0
+        room = max(abs(high) * 0.1, FINEST) if high else 1.0
         return Axis(low if zero and low == 0 else low - room, high + room, False, whole)
     room = (high - low) * margin
     return Axis(low if zero and low == 0 else low - room, high + room, False, whole)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dsl.errors import Span, error
 from dsl.record import entity
+from dsl.runtime.canvas import FINEST
 
 Array = npt.NDArray[Any]
 MOST_BINS = 100
@@ -120,13 +121,19 @@ def _axes(array: Array) -> str:
 def bins(mark: Hist) -> tuple[Array, Array]:
     """Counts [k] and edges [k + 1]."""
     values = np.asarray(mark.x)
-    if mark.bins is not None:
-        return np.histogram(values, mark.bins)
+    count = mark.bins
+    if count is None:
+        try:
+            count = len(np.histogram_bin_edges(values, "auto")) - 1
+        except (ValueError, MemoryError, OverflowError):    # a few values very far from the rest
+            count = MOST_BINS
+        count = min(max(count, 1), MOST_BINS)
     try:
-        count = len(np.histogram_bin_edges(values, "auto")) - 1
-    except (ValueError, MemoryError, OverflowError):    # a few values very far from the rest
-        count = MOST_BINS
-    return np.histogram(values, min(max(count, 1), MOST_BINS))
+        return np.histogram(values, count)
+    except ValueError:                                      # there are not so many numbers between the least and the greatest
+        low, high = float(values.min()), float(values.max())
+        room = 0.1 * max(abs(low), abs(high)) or 1.0
+        return np.histogram(values, count, (low - max(room, FINEST), high + max(room, FINEST)))
 
 
 def axis_name(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from dsl.errors import FileTrouble, LrError, Span, error
+from dsl.errors import FileTrouble, LrError, Span, error, visible
 from dsl.runtime.files import unknown_ending, write_atomically
 from dsl.runtime.marks import Heatmap, Hist, Line, Mark, Scatter, axis_name, bins, checked, legend_name
 from dsl.runtime.terminal import Terminal, terminal_of
@@ -43,7 +43,7 @@ def draw(marks: Sequence[Mark], title: str | None = None, path: str | os.PathLik
 
         from dsl.runtime.terminal_plots import plotted
         stream = stream or sys.stdout
-        text = "\n".join(plotted(drawn, title or "", terminal or terminal_of(stream))) + "\n"
+        text = "\n".join(plotted(drawn, visible(title or ""), terminal or terminal_of(stream))) + "\n"
         encoding = getattr(stream, "encoding", None) or "utf-8"
         stream.write(text.encode(encoding, "replace").decode(encoding))
         return None

@@ -131,9 +131,9 @@ def legend(entries: Sequence[tuple[int, str, str]], width: int, terminal: Termin
 def _heatmap(mark: Heatmap, width: int, terminal: Terminal) -> list[str]:
     z = np.asarray(mark.z, float)
     known = z[np.isfinite(z)]
-    name = legend_name(mark)
+    name = clipped(legend_name(mark), width // 2, terminal_mark(terminal))
     if not known.size:
-        return [f"{name}: (no values)" if name else "(no values)"]
+        return [clipped(f"{name}: (no values)" if name else "(no values)", width, terminal_mark(terminal))]
     low, high = float(known.min()), float(known.max())
     colored = terminal.unicode and terminal.colors >= MANY
     label = max(len(str(len(z) - 1)), 1)
@@ -151,11 +151,14 @@ def _heatmap(mark: Heatmap, width: int, terminal: Terminal) -> list[str]:
     drawn, last = grown.shape[1] * wide, str(z.shape[1] - 1)
     below = "0" if z.shape[1] == 1 or drawn < len(last) + 2 else "0" + last.rjust(drawn - 1)
     lines.append(terminal.styled(" " * (label + 1) + below, "dim"))
-    ramp = np.linspace(0, 1, 16)[None]
-    scale = _half_blocks(np.repeat(ramp, 2, 0), terminal)[0] if colored else f"[{SHADES if terminal.unicode else ASCII_SHADES}]"
     missing = z.size - known.size
-    ends = f"{low:.4g} {scale} {high:.4g}" if high > low else f"{low:.4g} everywhere"
-    return [*lines, " " * (label + 1) + (f"{name}  " if name else "") + ends + (f"  {missing} nan" if missing else "")]
+    texts = [f"{name}  " if name else "", f"{low:.4g} ", f" {high:.4g}", f"  {missing} nan" if missing else ""]
+    ramp = np.linspace(0, 1, min(max(room - sum(map(cells, texts)) - 2, 4), 16))[None]
+    scale = _half_blocks(np.repeat(ramp, 2, 0), terminal)[0] if colored else f"[{SHADES if terminal.unicode else ASCII_SHADES}]"
+    ends = texts[1] + scale + texts[2] if high > low else f"{low:.4g} everywhere"
+    below = texts[0] + ends + texts[3]
+    apart = cells(below) + label + 1 > width                     # a narrow terminal: each on a line
+    return [*lines, *(" " * (label + 1) + text.strip() for text in ([*texts[:1], ends, *texts[3:]] if apart else [below]) if text)]
 
 
 def _shrunk(z: Array, most: int, axis: int) -> Array:
