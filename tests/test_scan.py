@@ -475,15 +475,45 @@ let gc = grad(c, w)
 
 @pytest.mark.parametrize("end", ["stop_grad(iterate(x = w while x > 0.1 max 9: x * 0.5))", "stop_grad(2 * g)",
                                  "stop_grad(fold(p = g for j in arange(2): p * g))"])
-def test_a_step_may_end_derivatives_at_an_iterate_outside(end):
+@pytest.mark.parametrize("loop", ["fold((a, b) = (w, w) for i in arange(3): (0.5 * a + b * {}, b * b))[0]",
+                                  "fold(a = w for i in arange(3): fold(p = a for j in arange(2): 0.5 * p + {}))"])
+def test_a_step_may_end_derivatives_at_an_iterate_outside(end, loop):
     """What no step changes is computed before the loop, without what ended the derivative there."""
     text = f"scalar w, c\nlet g = iterate(h = w while h > 0.1 max 9: h * 0.5)\nlet s = {end}\n"
-    loop = "fold((a, b) = (w, w) for i in arange(3): (0.5 * a + b * {}, b * b))[0]"
     m = model(f"{text}let y = {loop.format(end)}\nlet z = {loop.format('c')}\nlet gy = grad(y, w)\nlet gz = grad(z, w)\n")
     assert m.eval("gy", w=0.7) == pytest.approx(m.eval("gz", w=0.7, c=m.eval("s", w=0.7)), rel=1e-13)
     with pytest.raises(LrError, match="E0421"):
         model("scalar w\nlet g = iterate(h = w while h > 0.1 max 9: h * 0.5)\n"
               "let y = fold((a, b) = (w, stop_grad(g)) for i in arange(3): (a * b, tanh(g)))[0]\nlet gy = grad(y, w)")
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_rows_that_draw_until_they_are_done(device):
+    """Each row draws for itself in its own number of turns, and one that is done stays so, whatever would be drawn next."""
+    m = dsl.compile("""scalar x
+let tries = iterate(h = 0.0 while uniform() > 0.5 max 60: h + 1)
+let small = iterate(h = x while h > 0.1 max 60: 0.5 * h * sigmoid(normal()))
+let h, turns = iterate((h, c) = (x, 0) while h > 0.1 and c < 4 max 60: (0.5 * h + 0 * normal(), c + 1))
+let late = iterate((h, c) = (x, 0) while h > 0.1 or c == 6 max 60: (0.5 * h + 0 * normal(), c + 1))[0]
+let within = iterate(h = x while h > 0.1 max 60: fold(p = h for i in arange(2): p * (0.5 + 0.2 * uniform())))
+""", device=device, seed=5)
+    x = np.concatenate([[0.05, 0.15, 0.3, 0.7, 1.0, 9.0], np.linspace(0.2, 20, 3000)])
+    tries = m.eval("tries + 0 * x", x=x)
+    assert abs(tries.mean() - 1) < 0.1 and abs((tries == 0).mean() - 0.5) < 0.04 and len(set(tries)) > 6
+    for name in ("small", "within"):
+        found = m.eval(name, x=x)
+        assert np.all(found <= 0.1) and np.all(found > 0) and found[0] == 0.05 and len(set(found[6:])) > 2900
+    wanted = np.clip(np.ceil(np.log2(x / 0.1)), 0, 4)
+    np.testing.assert_array_equal(m.eval("turns", x=x), wanted)
+    np.testing.assert_allclose(m.eval("h", x=x), x * 0.5**wanted, rtol=1e-15)
+    np.testing.assert_allclose(m.eval("late", x=x), x * 0.5**np.array([row_by_row(v) for v in x]), rtol=1e-15)
+
+
+def row_by_row(h: float) -> int:
+    c = 0
+    while h > 0.1 or c == 6:
+        h, c = 0.5 * h, c + 1
+    return c
 
 
 def test_iterate_reaches_exactly_max():

@@ -7,18 +7,18 @@ whole: what it carries gets the axis, after the axis of the steps in its sequenc
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
-from dsl.ir.node import Node, Origins, everything, inner_graphs, make, remade, topological
+from dsl.ir.node import Node, Origins, everything, inner_graphs, make, reaches, remade, topological
 from dsl.ir.types import Dim, product
 from dsl.ops.calculus import DERIVATIVES, jac, vjp
 from dsl.ops.control import LOOPS, Loop, closed, iterate, opened, same_loop
 from dsl.ops.leaves import leaf
 from dsl.ops.random import draw
 from dsl.ops.reduction import any_
-from dsl.ops.scalar import alias, select
+from dsl.ops.scalar import alias, and_, select
 from dsl.ops.shape import expand, eye, move_axis, reshape
-from dsl.ops.table import lift_to_rank
+from dsl.ops.table import constant, lift_to_rank
 
 
 def lift(roots: Sequence[Node], mapped: Mapping[Node, Node], length: Dim, origins: Origins | None = None,
@@ -28,7 +28,8 @@ def lift(roots: Sequence[Node], mapped: Mapping[Node, Node], length: Dim, origin
     `mapped` gives, for leaves or aliases, the value with the axis; what depends on none of them stays as it is."""
     done: dict[Node, tuple[Node, bool]] = {node: (value, True) for node, value in mapped.items()}
     loops: dict[tuple[object, ...], LiftedLoop] = {}
-    for node in topological(roots):
+    order = topological(roots)
+    for node in order:
         if node in done:
             continue
         args = [done[a][0] for a in node.args]
@@ -38,7 +39,8 @@ def lift(roots: Sequence[Node], mapped: Mapping[Node, Node], length: Dim, origin
         elif node.op in LOOPS and (any(flags) or (draws and any(n.op is draw for n in everything(inner_graphs(node))))):
             key = same_loop(node)
             if key not in loops:
-                loops[key] = LiftedLoop(opened(node), args, flags, length, origins, draws)
+                asked = {n.attr("output")[1] for n in order if n.op is node.op and same_loop(n) == key}
+                loops[key] = LiftedLoop(opened(node), args, flags, length, origins, draws, asked)
             done[node] = loops[key].output(*node.attr("output"))
         elif node.op is draw and draws and node.attr("kind") != "permutation":
             done[node] = draw.batch(draw, args, flags, length, **dict(node.attrs)), True      # type: ignore[misc]
@@ -56,25 +58,34 @@ class LiftedLoop:
     """A loop over a leading axis.
 
     A carried value has the axis if its start or anything its next value depends on does.  Under a condition that has it, every
-    row goes its own number of turns: a row that is done keeps its values while others go on."""
+    row goes its own number of turns: a row that is done keeps its values while others go on.  But the number of the turn, by which
+    draws go, is the loop's: a value that no result is `asked` of goes on for all rows, and a row that is done stays so."""
 
-    def __init__(self, loop: Loop, args: Sequence[Node], flags: Sequence[bool], length: Dim, origins: Origins | None, draws: bool) -> None:
+    def __init__(self, loop: Loop, args: Sequence[Node], flags: Sequence[bool], length: Dim, origins: Origins | None, draws: bool,
+                 asked: Set[int]) -> None:
         count, given, flags = loop.carried, flags, list(flags)
+        drawn = loop.op is iterate and any(n.op is draw for n in everything(loop.body))
         while True:
             rows = [leaf(p.attr("kind"), f"rows {i}", p.type.with_shape((length, *p.shape))) if flag else p
                     for i, (p, flag) in enumerate(zip(loop.parameters, flags, strict=True))]
             mapped = {p: r for p, r, flag in zip(loop.parameters, rows, flags, strict=True) if flag}
             body, lifted = lift(loop.body, mapped, length, origins, draws)
             if loop.op is iterate and lifted[-1]:
-                lifted[:count] = [True] * count
+                lifted[:count] = [own or not drawn or k in asked for k, own in enumerate(lifted[:count])]
             if all(flags[k] or not lifted[k] for k in range(count)):
                 break
             flags[:count] = [a or b for a, b in zip(flags, lifted[:count], strict=False)]
         body[:count] = [with_axis(b, has_axis, length) if flag else b
                         for b, has_axis, flag in zip(body[:count], lifted, flags, strict=False)]
+        again = False                                            # the condition could hold again for a row that is done
         if loop.op is iterate and lifted[-1]:
-            going = body[-1]
-            body[:count] = [select(lift_to_rank(going, new.rank - 1), new, old) for new, old in zip(body[:count], rows, strict=False)]
+            going, shared = body[-1], [row for row, flag in zip(rows[:count], flags, strict=False) if not flag]
+            again = going in reaches([going], shared)
+            if again:
+                before = leaf("carry", "rows going", going.type)
+                going = and_(before, going)
+            body[:count] = [select(lift_to_rank(going, new.rank - 1), new, old) if flag else new
+                            for new, old, flag in zip(body[:count], rows, flags, strict=False)]
             body[-1] = any_(going, axes=(-1,), keepdims=False)
         operands = []
         for i, (value, had, flag) in enumerate(zip(args, given, flags, strict=True)):
@@ -82,6 +93,11 @@ class LiftedLoop:
                 operands.append(move_axis(value, -value.rank, 1 - value.rank) if flag else value)
             else:
                 operands.append(with_axis(value, had, length) if flag else value)
+        if again:
+            rows.insert(count, before)
+            body.insert(count, going)
+            operands.insert(count, expand(constant(True, "bool"), (length,)))
+            count += 1
         self.flags, self.kept = flags, lifted
         self.loop = closed(Loop(loop.op, tuple(operands), tuple(rows), tuple(body), count, loop.sequences, loop.limits), origins)
 

@@ -81,11 +81,17 @@ def through_iterate(roots: Sequence[Node], names: Sequence[Node]) -> Node | None
             found = through_iterate(loop.body, depending(loop, [a in path for a in loop.args]))
             if found is not None:
                 return found
-            used = differentiated(loop.body)
-            stack.extend(a for a, p in zip(loop.args, loop.parameters, strict=True) if a in path and p in used)
-            continue
-        stack.extend(a for a in node.args if a in path)
+        stack.extend(a for a in differentiated_operands(node) if a in path)
     return None
+
+
+def differentiated_operands(node: Node) -> Sequence[Node]:
+    """The operands that derivatives go on to: of a loop those that its body uses other than behind a `stop_grad`."""
+    if node.op is not scan:
+        return node.args
+    loop = opened(node)
+    used = differentiated(loop.body)
+    return [a for a, p in zip(loop.args, loop.parameters, strict=True) if p in used]
 
 
 def differentiated(roots: Sequence[Node]) -> set[Node]:
@@ -96,7 +102,7 @@ def differentiated(roots: Sequence[Node]) -> set[Node]:
         node = stack.pop()
         if node not in found and is_float(node.dtype) and node.op is not stop_grad:
             found.add(node)
-            stack.extend(node.args)
+            stack.extend(differentiated_operands(node))
     return found
 
 
