@@ -1,6 +1,6 @@
 """Random programs on every backend.
 
-    python tests/fuzz.py --count 5000 [--seed 0] [--jobs 2] [--sanitize]
+    python tests/fuzz.py --count 5000 [--seed 0] [--jobs 2] [--cuda 50] [--sanitize]
 
 Each program is a loop program with its values, the gradients of its sum, and now and then second derivatives.  It is run by
 the reference, by the interpreter (watched, kernels in one and in three runs), by LLVM (on one and on two threads, every other
@@ -314,18 +314,18 @@ def settle(program: Program, executable: Any, function: Any, values: Sequence[An
 
 
 # ---------------------------------------------------------------- many
-def block(seeds: Sequence[int], cuda: bool = True, sanitize: bool = False) -> tuple[Counter[str], list[str]]:
-    """What became of these programs, and the stories of those that failed."""
+def block(seeds: Sequence[int], cuda: int = EVERY_CUDA, sanitize: bool = False) -> tuple[Counter[str], list[str]]:
+    """What became of these programs, and the stories of those that failed.  Each `cuda`th is run by CUDA source, if it is not 0."""
     found: Counter[str] = Counter()
     stories = []
     for seed in seeds:
-        shim = cuda and seed % EVERY_CUDA == 7
+        shim = cuda > 0 and seed % cuda == 7 % cuda
         try:
             found[compare(seed, shim, sanitize)] += 1
             found["with CUDA"] += shim
             if seed % EVERY_TRAINED == 3:
                 found[compare_training(seed)] += 1
-            if cuda and seed % EVERY_CUDA == 23:
+            if cuda and seed % cuda == 23 % cuda and seed % EVERY_TRAINED == 3:
                 with device_cuda(seed, sanitize):
                     found[f"{compare_training(seed, 'cuda')} with CUDA"] += 1
         except Exception as problem:
@@ -345,6 +345,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0, help="of the first program; the others follow")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--cuda", type=int, default=EVERY_CUDA, metavar="N", help="run every Nth program by CUDA source too")
     parser.add_argument("--sanitize", action="store_true", help="every access of CUDA source is looked at: arrays, races, what nothing was written to")
     parser.add_argument("--show", action="store_true", help="print the program of --seed and its loops, and do no more")
     options = parser.parse_args()
@@ -356,7 +357,7 @@ def main() -> int:
         print(made(options.seed)[0].source)
         return 0
     with multiprocessing.get_context("spawn").Pool(options.jobs, prepare, maxtasksperchild=20) as pool:
-        for found, stories in pool.imap_unordered(partial(block, cuda=shutil.which("g++") is not None, sanitize=options.sanitize), blocks):
+        for found, stories in pool.imap_unordered(partial(block, cuda=options.cuda if shutil.which("g++") else 0, sanitize=options.sanitize), blocks):
             total += found
             for story in stories:
                 print(story, flush=True)

@@ -104,7 +104,7 @@ def test_handwritten_digits():
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("seed", (14, 55))
+@pytest.mark.parametrize("seed", (9, 55))
 def test_random_models(seed, way, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES.parent / "tests"))
     from tests import training_programs

@@ -7,12 +7,15 @@ import shutil
 import numpy as np
 import pytest
 
+from dsl.backends.cuda.barriers import Waits
 from dsl.backends.cuda.shim import ShimLauncher
 from dsl.backends.llvm.native import NativeProgram
+from dsl.loops.ir import Swap
 from tests import fuzz
 from tests.test_cuda_source import needs
+from tests.wide_programs import loops_over_rows
 
-BLOCKS, SIZE = 20, 15
+BLOCKS, SIZE = 12, 15
 
 
 @pytest.mark.parametrize("number", range(BLOCKS))
@@ -20,6 +23,32 @@ def test_random_programs_agree_on_every_backend(number):
     found, stories = fuzz.block(range(100_000 + SIZE * number, 100_000 + SIZE * (number + 1)), cuda=False)
     assert not stories, "\n".join(stories)
     assert found["agrees"] >= SIZE - 3
+
+
+LOOPS_OVER_ROWS = (217, 229)
+
+
+def test_loops_over_rows_agree_in_every_form():
+    """Also as CUDA source: launches, one block, a grid."""
+    needs(shutil.which("g++"), "g++")
+    assert all(map(loops_over_rows, LOOPS_OVER_ROWS))
+    found, stories = fuzz.block(LOOPS_OVER_ROWS, cuda=1)
+    assert not stories, "\n".join(stories)
+    assert found["agrees"] == found["with CUDA"] == len(LOOPS_OVER_ROWS)
+
+
+def test_a_total_that_changes_places_before_it_is_combined_is_found(monkeypatch):
+    """What such programs were made for: a `Swap` that does not wait."""
+    needs(shutil.which("g++"), "g++")
+    waits = Waits.statement
+
+    def hasty(self, s, since):
+        if isinstance(s, Swap):
+            return since if s.a in self.variables else since.renamed(self.root(s.a), self.root(s.b))
+        return waits(self, s, since)
+    monkeypatch.setattr(Waits, "statement", hasty)
+    found, stories = fuzz.block(LOOPS_OVER_ROWS, cuda=1)
+    assert found["wrong"] == len(LOOPS_OVER_ROWS) and all("CUDA" in story for story in stories)
 
 
 def wrong_where(change, seeds):
