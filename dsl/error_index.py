@@ -481,8 +481,8 @@ _entry("E0615", "the state of other variables",
        nothing is changed.""",
        'shared w[3] = 1.0\nload "m.safetensors"', 'shared w = 1.0\nload "m.safetensors"', {"m.safetensors": ONE_SCALAR})
 _entry("E0616", "a checkpoint of another script, or none",
-       """`--resume` goes on with the script that wrote the checkpoint, over the same data, with the same `seed`, `precision` and `--set`. What
-       comes after the `train` may have changed. To begin with the variables of another one, `load` it.""",
+       """`--resume` goes on with the script that wrote the checkpoint, over the same data, with the same `seed`, `precision` and `--set`.
+       What comes after the `train` may have changed. To begin with the variables of another one, `load` it.""",
        'import dsl\ndsl.compile("shared w = 1.0\\nupdate w <- w / 2\\ntrain 2 epochs").run(resume=True)',
        'import dsl\ndsl.compile("shared w = 1.0\\nupdate w <- w / 2\\ntrain 2 epochs").run()', kind="python")
 
