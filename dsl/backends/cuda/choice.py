@@ -27,6 +27,7 @@ LATENCY = 6                      # cycles from an operation to the next that nee
 BUSY = 0.5                       # of a processor's lanes, at best, in code that is not only arithmetic
 LANES = 128                      # operations of a processor in a cycle
 BLOCK_BYTES = 64                 # that a processor moves in a cycle, from L1 and L2
+REACHED = 0.75                   # of the bandwidth, by the blocks that run together: too few threads wait for memory
 BLOCK_WAIT, GRID_WAIT = 0.4e-6, 2.5e-6
 LAUNCH, ANSWER = 30e-6, 15e-6    # seconds of the host for a launch, and until it has an answer
 BEGIN = 50e-6                    # and to tell one kernel where all its arrays are
@@ -116,7 +117,7 @@ def _bytes(part: Part, sizes: Mapping[str, int]) -> int:
 
 def _part(part: Part, sizes: Mapping[str, int], figures: Figures, processors: int) -> float:
     """In a whole program, on so many processors."""
-    bandwidth = BLOCK_BYTES * figures.clock if processors == 1 else figures.bandwidth
+    bandwidth = BLOCK_BYTES * figures.clock if processors == 1 else figures.bandwidth * REACHED
     if part.statement is None:
         return _arithmetic(part, sizes, LANES, figures)
     if isinstance(part.statement, Product):
