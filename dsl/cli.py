@@ -279,8 +279,8 @@ def explain(name: str | None, as_list: bool, as_json: bool) -> None:
         from dsl.help import help_text, known_names, topics
         if not (found := topics(None, name)):
             near = did_you_mean(name, known_names()) or did_you_mean(wanted, ENTRIES)
-            advice = f"did you mean {near}?" if near else "`lr explain --list` shows the codes"
-            raise click.UsageError(f"nothing is called {name!r}; {advice}")
+            advice = f"did you mean `{near}`?" if near else "`lr explain --list` shows the codes"
+            raise click.UsageError(f"nothing is called `{name}`; {advice}")
         if as_json:
             write_json([topic_as_dict(topic) for topic in found])
         else:

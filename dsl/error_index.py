@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from textwrap import indent
+from textwrap import fill, indent
 from typing import Literal
 
 
@@ -30,10 +30,13 @@ ONE_SCALAR = len(HEADER).to_bytes(8, "little") + HEADER + b"\x00\x00\x00\x00\x00
 """A file of safetensors: `w`, which is 1.0."""
 
 
+WIDTH = 79
+
+
 def explain(code: str) -> str:
     """What a code means, with an example and its fix.  Raises KeyError for a code there is not."""
     entry = ENTRIES[code.upper()]
-    parts = [f"{entry.code}: {entry.title}", entry.text]
+    parts = [f"{entry.code}: {entry.title}", fill(entry.text, WIDTH, break_long_words=False, break_on_hyphens=False)]
     for name, content in entry.files.items():
         if isinstance(content, str):
             parts.append(f"With the file {name}:\n\n{indent(content.rstrip(), '    ')}")

@@ -251,7 +251,7 @@ def test_lr_explain():
     assert run(commands, ["explain", "softmax"]).output == help.help_text(None, "softmax")
     assert json.loads(run(commands, ["explain", "grad", "--json"]).output)[0]["forms"] == ["grad(C, x)"]
     wrong = run(commands, ["explain", "sofmax"])
-    assert wrong.exit_code == 2 and "did you mean softmax?" in wrong.output
+    assert wrong.exit_code == 2 and "did you mean `softmax`?" in wrong.output
 
 
 def test_overview():
