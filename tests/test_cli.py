@@ -205,8 +205,10 @@ def test_broken_pipe():
 @pytest.mark.child_process
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_results_that_cannot_be_written():
-    for words in ("run -e 'print 1'", "run --json -e 'print 1'", "explain E0101", "explain --list", "show -e 'let a = 1'", "--help"):
-        done = subprocess.run(f"{sys.executable} -m dsl {words} > /dev/full", shell=True, capture_output=True, text=True, timeout=60)
+    for words in ("run -e 'print 1'", "run --json -e 'print 1'", "explain E0101", "explain --list", "show -e 'let a = 1'", "--help",
+                  "repl"):
+        done = subprocess.run(f"echo 'print 1' | {sys.executable} -m dsl {words} > /dev/full", shell=True, capture_output=True, text=True,
+                              timeout=60)
         assert done.returncode == 2 and done.stderr.startswith("error[E0609]") and done.stderr.count("\n") == 1, (words, done)
     for words, code in (("run -e 'print 1'", 0), ("run -e 'print x'", 1), ("check --json -e 'print x'", 1)):
         done = subprocess.run(f"{sys.executable} -m dsl {words} >&- 2>&-", shell=True, timeout=60)

@@ -8,6 +8,7 @@ Only what a `train` has done stays when something after it fails: steps may have
 """
 from __future__ import annotations
 
+import errno
 import os
 import time
 from abc import ABC, abstractmethod
@@ -201,6 +202,8 @@ class Engine(ABC):
         except BrokenPipeError:
             raise
         except Exception as problem:
+            if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+                raise                                            # of the output: files have errors of their own
             self.restore(before, said)
             if "LR_TRACEBACK" in os.environ:
                 raise
