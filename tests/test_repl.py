@@ -415,6 +415,25 @@ def test_what_is_no_command_here(typed):
     assert "`:time`" in typed.fails("%time 1") and "`:help`" in typed.fails("!ls") and "Ctrl-L" in typed.fails("clear")
 
 
+def test_one_mistake_is_told_once(typed):
+    said = typed.fails("shared W[3] = ones()\nlet z = 2 * W\nprint z\nlet q = nowhere")
+    assert [line[:12] for line in said.splitlines() if line.startswith("error")] == ["error[E0502]", "error[E0301]"] and "nowhere" in said
+    assert "E0301" in typed.fails("z")
+
+
+def test_a_size_that_state_was_made_with(typed):
+    typed("dim d = 2\nmatrix X[n, d]\nshared W[d, 3] = 1.0\nlet z = X @ W")
+    assert typed("sum(z with X = eye(2))") == "6.0"
+    said = typed.fails("dim d = 4")
+    assert "error[E0211]: `W` was made with d = 2" in said and "`dim d = 4; …; shared W[…] = …`" in said
+    assert typed("sum(z with X = eye(2))") == "6.0"
+    typed("dim d = 2")
+    assert typed.fine
+    typed("dim d = 4; matrix X[n, d]; shared W[d, 3] = 1.0")
+    assert typed.fine and typed.said == "redefined: z\n"
+    assert typed("sum(z with X = eye(4))") == "12.0"
+
+
 def test_save_and_restore(trained, tmp_path):
     path = tmp_path / "s.safetensors"
     trained(f":save {path}")

@@ -123,9 +123,11 @@ class Elaborator(Rebinding):
                         help="name parts of it with `let`") from None
 
     def poison(self, statement: ast.Statement) -> None:
-        """The names of a statement in error stand for nothing; in the REPL they stay what they were."""
+        """The names of a statement in error stand for nothing; in the REPL they stay what they were, and those that are new are not
+        reported as unknown in the rest of the text."""
         self.updates_failed = self.updates_failed or isinstance(statement, UPDATES)
         if self.rebind:
+            self.unparsed |= {ident.id for ident in bound_names(statement)}
             return
         kind = "def" if isinstance(statement, ast.Def) else "failed"
         for ident in bound_names(statement):

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from dsl.errors import LrError
+from dsl.errors import Label, LrError, error
+from dsl.ir.node import Node
 from dsl.record import entity
 from dsl.syntax import ast, program
 from dsl.syntax.commands import Commands
 from dsl.syntax.names import bound_names, used_names
 from dsl.syntax.updates import UPDATES
-from dsl.syntax.values import Host
+from dsl.syntax.values import Host, SizeFact
 
 FOLLOWING = (ast.Define, ast.Derive, *UPDATES)
 """What is elaborated again when a name it uses is bound again."""
@@ -101,12 +102,15 @@ class Rebinding(Commands):
         self.reelaborated = []
         bound = {i.id for i in bound_names(statement)}
         changed = {name for name in bound if name in self.scope}
+        sizes = dict(self.sizes)
         with self.undone_on_error():
             number = latest = self.minimized
             if isinstance(statement, ast.Minimize | ast.Step):      # said once more, it goes on with the slots it has
                 number = next((r.minimized for r in self.remembered if r.statement == statement), number)
             self.minimized = number
             items = self._dispatch(statement)
+            if isinstance(statement, ast.Dim):
+                self.check_state(statement, sizes)
             self.minimized = max(latest, self.minimized)
             self.remembered = [r for r in self.remembered if not self.replaced(r, bound)]
             followers, self.remembered = self.remembered, []
@@ -118,15 +122,32 @@ class Rebinding(Commands):
                     try:
                         self.follow(one, changed)
                     except LrError:
-                        if not all(self.coming[word] for word in one.words):
+                        if all(self.coming[word] for word in one.words):
+                            self.forget_updates(one.statement)
+                        elif isinstance(one.statement, UPDATES) or not any(self.coming[name] for name in one.uses):
                             raise
-                        self.forget_updates(one.statement)
+                        else:
+                            continue                         # it follows again when the rest of what it uses is bound
                 changed |= {i.id for i in bound_names(one.statement)}
                 self.reelaborated.extend(one.words)
             if isinstance(statement, FOLLOWING + PASSING):
                 self.remembered = ordered([*self.remembered, Remembered(statement, frozenset(used_names(statement)) - bound, number)])
             self.followed.extend(self.reelaborated)
         return items
+
+    def check_state(self, statement: ast.Dim, before: Mapping[str, SizeFact]) -> None:
+        """Raises E0211 if a dim has another value than shared variables that keep theirs were made with."""
+        for name in (item.name for item in statement.items):
+            old, new = before.get(name.id), self.sizes.get(name.id)
+            if old is None or new is None or old.value == new.value or name.id not in self.model_dims:
+                continue
+            for symbol in self.scope.values():
+                if symbol.kind == "shared" and isinstance(symbol.value, Node) and not self.coming[symbol.name] and \
+                        any(size.name == name.id for length in symbol.value.shape for size in length.sizes()):
+                    raise error("E0211", f"`{symbol.name}` was made with {name.id} = {old.value}", name.span, f"{name.id} = {new.value}",
+                                labels=[Label(symbol.span, "keeps its value")] if symbol.span else [],
+                                help="what has this size is bound again with it, in one entry: "
+                                f"`dim {name.id} = {new.value}; …; shared {symbol.name}[…] = …`")
 
     def replaced(self, one: Remembered, bound: set[str]) -> bool:
         """Whether all its names are bound anew, or its updates have made way for others."""
