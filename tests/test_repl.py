@@ -461,7 +461,7 @@ def test_undo(trained):
     trained(":undo 2")
     assert trained.value("a") == 1.0 and "E0301" in trained.fails("c")
     trained(":undo 99")
-    assert "no more than" in trained.said and not trained.session.elaborator.scope
+    assert "there were no more" in trained.said and not trained.session.elaborator.scope
     assert "nothing to undo" in trained.fails(":undo")
 
 
@@ -535,6 +535,24 @@ def test_a_transcript_states_what_options_set(tmp_path):
     text = typed(":transcript")
     assert text.startswith("precision float32\nseed 7\n") and text.endswith("a draw of its own")
     assert run_as_test(text, tmp_path) == ([], 1)
+
+
+def test_it_is_said_what_was_undone(typed):
+    for entry in ("let a = 1", "a", "def f(x):\n  return x\n", f"let b = {' + '.join(['a'] * 50)}"):
+        typed(entry)
+    typed(":undo")
+    assert typed.said == f"undone: `{('let b = ' + 'a + ' * 50)[:59]}…`\n"
+    typed(":undo 5")
+    assert typed.said == "undone: 2 entries, from `let a = 1` on; there were no more\n"
+    typed("let c = 1\nlet d = 2")
+    typed(":undo")
+    assert typed.said == "undone: `let c = 1 …`\n"
+
+
+@pytest.mark.parametrize("entry", [":set digits 4", ":set digits=4", ":set digits = 4", ':set digits "4"'])
+def test_ways_to_set(typed, entry):
+    typed(entry)
+    assert typed.fine and typed.repl.settings.digits == 4
 
 
 def test_undone_entries_are_not_in_a_transcript(typed):

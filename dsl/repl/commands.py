@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from dsl.errors import LrError, Source, did_you_mean, error
 from dsl.ir.node import Node
 from dsl.record import entity
 from dsl.repl.engine import Engine
+from dsl.repl.settings import one_of
 from dsl.runtime.profile import duration
 from dsl.syntax import ast, program
 from dsl.syntax.parse import parse, parse_expression
 from dsl.syntax.values import Group, Table, TextColumn, UserFunction, Value
 
 MOST_RUNS, MOST_SECONDS = 1000, 1.0
+LONGEST_ENTRY = 60
+"""Of an entry that is named in a remark."""
 CODE_FORMS = ("cuda", "llvm", "asm")
 HABITS = {"quit": ":quit", "exit": ":quit", "help": ":help"}
 LIVE = ("device", "seed", "threads")
@@ -307,8 +310,7 @@ def set_(repl: Repl, rest: str) -> None:
         width = max(len(name) for name, _ in rows)
         repl.say("\n".join(f"  {name:{width}}  {value}" for name, value in rows))
         return
-    name, _, value = rest.partition(" ")
-    name, value = name.rstrip("="), value.strip().lstrip("=").strip().strip('"')
+    name, value = re.fullmatch(r'([^\s=]*)[\s=]*"?(.*?)"?', rest, re.DOTALL).groups()  # type: ignore[union-attr]    # anything matches
     if not value:
         now = {"device": elaborator.device, "precision": elaborator.precision, "seed": elaborator.seed, "threads": compute.threads or "all",
                **vars(repl.settings)}
@@ -342,10 +344,10 @@ def set_(repl: Repl, rest: str) -> None:
             repl.settings.change(name, value)
 
 
-def choose(name: str, value: str, choices: Iterable[str]) -> None:
+def choose(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        near = did_you_mean(value, choices)
-        raise error("E0911", f"`{name}` is {' or '.join(choices)}, not `{value}`", help=f"did you mean `{near}`?" if near else None)
+        near = "cuda" if value.lower() == "gpu" else did_you_mean(value, choices)
+        raise error("E0911", f"`{name}` is {one_of(choices)}, not `{value}`", help=f"did you mean `{near}`?" if near else None)
 
 
 # ---------------------------------------------------------------- files
@@ -383,7 +385,10 @@ def undo(repl: Repl, rest: str) -> None:
     made = repl.undo(count)
     if not made:
         raise error("E0911", "there is nothing to undo")
-    repl.remark(f"undone: {made} {'entry' if made == 1 else 'entries'}" + (f"; there were no more than {made}" if made < count else ""))
+    line, *more = made[-1].strip().split("\n")
+    first = f"`{line if len(line) <= LONGEST_ENTRY else line[:LONGEST_ENTRY - 1] + '…'}{' …' if more else ''}`"
+    repl.remark(f"undone: {first if len(made) == 1 else f'{len(made)} entries, from {first} on'}"
+                + ("; there were no more" if len(made) < count else ""))
 
 
 def transcript(repl: Repl, rest: str) -> None:

@@ -100,8 +100,8 @@ class Engine(ABC):
                                stdout=self.recorder, stderr=err)               # type: ignore[arg-type]
         self.session.comparing = True
         self.number = 0
-        self.undone: list[tuple[State, int]] = []
-        """Before each entry that changed something: the state, and how much had been said."""
+        self.undone: list[tuple[State, int, str]] = []
+        """Before each entry that changed something: the state, how much had been said; and the entry."""
         self.said: list[Said] = []
         self.took = Took(0.0, 0.0)
         self.loaded: Path | None = None
@@ -218,7 +218,7 @@ class Engine(ABC):
         seconds, compiling = time.perf_counter() - began, session.compute.compile_seconds - compiled
         self.took = Took(min(compiling, seconds), max(0.0, seconds - compiling))
         if self.remember and State.of(session).differs(before):
-            self.undone = kept([*self.undone, (before, said)])
+            self.undone = kept([*self.undone, (before, said, text)])
         self.out.flush()
         if seconds > SHOWN_SECONDS and self.settings.times == "on" and self.terminal.interactive and not self.done:
             self.remark(str(self.took))
@@ -474,13 +474,13 @@ class Engine(ABC):
             self.restore(before, said)
             self.session.quiet = quiet
 
-    def undo(self, count: int) -> int:
-        """The state before the last `count` entries that changed something; how many were undone."""
-        made = 0
-        while made < count and self.undone:
-            state, said = self.undone.pop()
+    def undo(self, count: int) -> list[str]:
+        """The state before the last `count` entries that changed something; what was undone, the last first."""
+        made: list[str] = []
+        while len(made) < count and self.undone:
+            state, said, text = self.undone.pop()
             self.restore(state, said)
-            made += 1
+            made.append(text)
         self.remember = False
         return made
 

@@ -10,6 +10,7 @@ that cannot be read, or says what is not known, is a remark at the start, never 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "keys": ("emacs", "vi"), "colors": ("auto", "always", "never"), "theme": ("either", "dark", "light", "none"),
     "times": ("on", "off"), "curve": ("on", "off"), "completion": ("typing", "tab")}
 """Settings that take a word."""
+
+
+def one_of(choices: Sequence[str]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Settings:
             self.digits = int(text)
         elif text not in CHOICES[name]:
             near = did_you_mean(text, CHOICES[name])
-            raise error("E0911", f"`{name}` is {' or '.join(CHOICES[name])}, not `{text}`",
+            raise error("E0911", f"`{name}` is {one_of(CHOICES[name])}, not `{text}`",
                         help=f"did you mean `{near}`?" if near else None)
         else:
             setattr(self, name, text)

@@ -89,10 +89,10 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or (isinstance(a, int | str) and a == b)
 
 
-def kept(states: list[tuple[State, int]]) -> list[tuple[State, int]]:
+def kept(states: list[tuple[State, int, str]]) -> list[tuple[State, int, str]]:
     """The latest states that hold no more than `MOST_BYTES` between them."""
     seen: dict[int, int] = {}
-    for count, (state, _) in enumerate(reversed(states)):
+    for count, (state, *_) in enumerate(reversed(states)):
         seen.update({id(a): getattr(a, "nbytes", 0) for a in state.arrays()})
         if count and (count >= MOST_ENTRIES or sum(seen.values()) > MOST_BYTES):
             return states[len(states) - count:]
