@@ -537,6 +537,14 @@ def test_a_transcript_states_what_options_set(tmp_path):
     assert run_as_test(text, tmp_path) == ([], 1)
 
 
+def test_parameters_are_no_outer_names(typed):
+    typed("let x = 1; let k = 2\ndef g(x, m = k) = x * m\nlet y = g(3)")
+    typed("let x = 5")
+    assert typed.fine and typed.said == ""
+    typed("let k = 3")
+    assert typed.said == "redefined: g, y\n" and typed("y") == "9.0"
+
+
 def test_it_is_said_what_was_undone(typed):
     for entry in ("let a = 1", "a", "def f(x):\n  return x\n", f"let b = {' + '.join(['a'] * 50)}"):
         typed(entry)

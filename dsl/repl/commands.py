@@ -26,7 +26,7 @@ MOST_RUNS, MOST_SECONDS = 1000, 1.0
 LONGEST_ENTRY = 60
 """Of an entry that is named in a remark."""
 CODE_FORMS = ("cuda", "llvm", "asm")
-HABITS = {"quit": ":quit", "exit": ":quit", "help": ":help"}
+HABITS = {"quit": ":quit", "exit": ":quit", "help": ":help", ":?": ":help"}
 LIVE = ("device", "seed", "threads")
 DEVICES = ("auto", "cpu", "cuda", "numpy")
 
@@ -85,7 +85,8 @@ def resolve(word: str) -> Command:
     if len(begun) == 1:
         return COMMANDS[begun[0]]
     if begun:
-        raise error("E0911", f"`:{word}` begins {' and '.join(f'`:{name}`' for name in begun)}", help="write a letter more")
+        *others, last = (f"`:{name}`" for name in begun)
+        raise error("E0911", f"`:{word}` begins {', '.join(others)} and {last}", help="write a letter more")
     near = did_you_mean(word, COMMANDS)
     raise error("E0911", f"no command `:{word}`", help=f"did you mean `:{near}`?" if near else "`:help` lists them")
 

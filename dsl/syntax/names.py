@@ -55,6 +55,18 @@ def used_names(part: object) -> Iterator[str]:
                 pass
 
 
+def read_names(statement: ast.Statement) -> set[str]:
+    """The names a statement reads from outside, and at most those of its inner scopes; parameters of a function are its own."""
+    found = set(used_names(statement))
+    match statement:
+        case ast.Def(parameters=parameters) | ast.Optimizer(parameters=parameters):
+            names = statement.names if isinstance(statement, ast.Optimizer) else ()
+            own = {name.id for name in (*names, *(p.name for p in parameters))}
+            return found - (own - set(used_names(tuple(p.default for p in parameters))))
+        case _:
+            return found
+
+
 def holding(part: Any, name: str, value: object) -> Any:
     """A statement or expression with a value in place of a name; as it is where the name is one of its own scopes, too."""
     return part if _own(part, name) else _held(part, name, value)

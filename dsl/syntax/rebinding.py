@@ -17,7 +17,7 @@ from dsl.ir.node import Node
 from dsl.record import entity
 from dsl.syntax import ast, program
 from dsl.syntax.commands import Commands
-from dsl.syntax.names import bound_names, used_names
+from dsl.syntax.names import bound_names, read_names
 from dsl.syntax.updates import UPDATES
 from dsl.syntax.values import Host, SizeFact
 
@@ -131,7 +131,7 @@ class Rebinding(Commands):
                 changed |= {i.id for i in bound_names(one.statement)}
                 self.reelaborated.extend(one.words)
             if isinstance(statement, FOLLOWING + PASSING):
-                self.remembered = ordered([*self.remembered, Remembered(statement, frozenset(used_names(statement)) - bound, number)])
+                self.remembered = ordered([*self.remembered, Remembered(statement, frozenset(read_names(statement) - bound), number)])
             self.followed.extend(self.reelaborated)
         return items
 
