@@ -285,10 +285,10 @@ def test_a_plot_is_drawn_in_the_terminal(folder):
 
 def test_help_is_wrapped_between_words(folder):
     with opened(folder, rows=60, columns=50) as terminal:
-        terminal.enter(":help", "Ctrl-D")
+        terminal.enter(":help", "Ctrl-D         leaves")
         words = set(re.findall(r"[a-z]{4,}", terminal.text))
     with opened(folder, rows=60, columns=200) as terminal:
-        terminal.enter(":help", "Ctrl-D")
+        terminal.enter(":help", "Ctrl-D         leaves")
         assert words <= set(re.findall(r"[a-z]{4,}", terminal.text))
 
 
