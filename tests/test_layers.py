@@ -7,8 +7,7 @@ from pathlib import Path
 import dsl
 
 ROOT = Path(dsl.__file__).parent
-FRONT = ["dsl.cli", "dsl.completion", "dsl.console", "dsl.formatting", "dsl.reports", "dsl.testing", "dsl.repl", "dsl.lsp", "dsl.notebook",
-         "dsl.bench", "dsl.__main__", "dsl"]
+FRONT = ["dsl.cli", "dsl.repl", "dsl.lsp", "dsl.notebook", "dsl.bench", "dsl.__main__", "dsl"]
 LAYERS = [["dsl.colors", "dsl.record"], ["dsl.errors"], ["dsl.scripts"],
           ["dsl.error_index"], ["dsl.ir"], ["dsl.machine"], ["dsl.ops"], ["dsl.passes"], ["dsl.syntax"],
           ["dsl.loops"], ["dsl.backends"], ["dsl.pipeline"], ["dsl.runtime"], ["dsl.session"],

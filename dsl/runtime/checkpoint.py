@@ -137,9 +137,9 @@ def compare(session: Running, path: Path, about: Mapping[str, Any], at: int) -> 
     for name, text in about["data"].items():
         symbol = symbols.get(name)
         if name in hashes and hashes[name] != text and symbol is not None and symbol.span is not None and symbol.span.start < end:
-            there, here = about.get("device", elaborator.device), elaborator.device
-            note = "" if there == here else \
-                f"it was written on `device {there}`, and this is `device {here}`; what they compute may differ in its last bits"
+            there, device = about.get("device", elaborator.device), elaborator.device
+            note = "" if there == device else \
+                f"it was written on `device {there}`, and this is `device {device}`; what they compute may differ in its last bits"
             raise other(path, "other data", symbol.span, "other numbers than when it was written", note)
 
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from dsl.cli.console import OK, USAGE, WRONG, exit_code, report, write_utf8
 from dsl.colors import wants_color
-from dsl.console import OK, USAGE, WRONG, exit_code, report, write_utf8
 from dsl.errors import FileTrouble, LrError, Source, error
 from dsl.record import record
 from dsl.scripts import read_bytes, script_text, scripts_in

@@ -77,7 +77,7 @@ def color_option(function: Any) -> Any:
 def completes(what: str) -> Any:
     """A callback of `completion`, which is imported when a shell asks."""
     def callback(context: click.Context, parameter: click.Parameter, word: str) -> Any:
-        from dsl import completion
+        from dsl.cli import completion
         return getattr(completion, what)(context, parameter, word)
     return callback
 

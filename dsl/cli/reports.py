@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dsl.console import INTERRUPTED, OK, exit_code, write_utf8
+from dsl.cli.console import INTERRUPTED, OK, exit_code, write_utf8
 from dsl.errors import Diagnostic, LrError, Span
 from dsl.ir.node import Node
 from dsl.runtime.place import Report

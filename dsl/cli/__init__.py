@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from dsl.console import OK, USAGE, WRONG, Commands, color_option, completes, exit_code, open_streams, report, unwritable, write_json
+from dsl.cli.console import OK, USAGE, WRONG, Commands, color_option, completes, exit_code, open_streams, report, unwritable, write_json
 from dsl.errors import Diagnostic, LrError, Source, did_you_mean
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def run(file: str | None, code: str | None, device: str | None, precision: str |
     if resume and file is None and code is None:         # `lr run --resume FILE.lr`
         file, resume = resume, ""
     if as_json:
-        from dsl.reports import writing_events
+        from dsl.cli.reports import writing_events
         with writing_events() as kind:
             session, source = open_session(file, code, device, precision, seed, values, out, kind, quiet=quiet, threads=threads)
             session.load(source)
@@ -198,7 +198,7 @@ def show(context: click.Context, file: str | None, name: str | None, code: str |
         session, source = open_session(file, code, device, precision, seed, values, evaluate=False)
         session.load(source)
         if as_json:
-            from dsl.reports import shown
+            from dsl.cli.reports import shown
             write_json(shown(session, name, view, form or "cuda"))
             return
         from dsl.show import describe
@@ -238,8 +238,8 @@ def repl(context: click.Context, file: str | None, device: str | None, precision
 @click.pass_context
 def test(context: click.Context, files: tuple[str, ...], verbose: bool, as_json: bool) -> None:
     """Run scripts (or folders of them) with their `#>` lines, `assert`s and `test` blocks checked."""
+    from dsl.cli.testing import test_script
     from dsl.scripts import scripts_in
-    from dsl.testing import test_script
     paths = scripts_in(files)
     if as_json:
         results = [test_script(path, None) for path in paths]
@@ -313,7 +313,7 @@ def doctor(as_json: bool) -> None:
 @click.pass_context
 def fmt(context: click.Context, files: tuple[str, ...], only_check: bool, show_diff: bool, quiet: bool) -> None:
     """Rewrite scripts (or folders of them) in their canonical form; `-` reads standard input and prints."""
-    from dsl import formatting
+    from dsl.cli import formatting
     context.exit(formatting.command(files, only_check, show_diff, quiet))
 
 
@@ -327,7 +327,7 @@ def completion_script(shell: str | None) -> None:
     In ~/.zshrc:                   eval "$(lr completion zsh)"
     In ~/.config/fish/config.fish: lr completion fish | source
     """
-    from dsl import completion
+    from dsl.cli import completion
     shell = shell or completion.current_shell()
     if shell is None:
         raise click.UsageError("name the shell: bash, zsh or fish")
@@ -360,7 +360,3 @@ def bench(names: tuple[str, ...], as_list: bool, quick: bool, device: str, round
         sys.stdout.write(command.bench(request, quiet))
     except ValueError as problem:
         raise click.UsageError(str(problem)) from None
-
-
-if __name__ == "__main__":
-    main()
