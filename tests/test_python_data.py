@@ -344,7 +344,7 @@ def test_arrays_are_taken_as_they_are():
         m = dsl.compile("data a = zeros(3)", data={"a": column})
         mine = column.to_numpy()
         assert any(np.shares_memory(value, mine) for value in m.session.values.values()), type(column)
-    frame = jnp.arange(6.0)
+    frame = jnp.arange(6.0, dtype=jnp.float32)
     m = dsl.compile("precision float32\ndata a = zeros(3)", data={"a": frame})
     assert any(np.shares_memory(value, np.asarray(frame)) for value in m.session.values.values())
 
