@@ -58,6 +58,13 @@ def golden(request):
     return compare
 
 
+@pytest.fixture(autouse=True)
+def own_colors():
+    """What a command was told about colours is for it alone."""
+    yield
+    os.environ.pop("LR_COLOR", None)
+
+
 @pytest.fixture
 def device(request, monkeypatch):
     """The device of every script that does not choose one itself."""

@@ -16,7 +16,7 @@ from tests.test_traps import CASES as TRAPS
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_120")
 HERE = "sm_90"
-RANDOM, TRAINED, TOGETHER = range(80), range(100, 120), 10
+RANDOM, TRAINED, TOGETHER = range(40), range(100, 110), 10
 """Random programs, random trainings, and how many programs are one source."""
 AS_KERNELS = 20
 """The random programs from here on are compiled as kernels only."""

@@ -477,7 +477,7 @@ data b = A @ [1.0, -2.0]
 train 2 epochs over X = A, t = b batch 7
 train 40 epochs over X = A, t = b batch 7
 """, device="cuda").run()
-    first, second = (c for c in calls if c["download"])
+    first, second, *_ = (c for c in calls if c["download"])
     assert all((c["upload"], c["download"]) == (1, 1) and c["up"] == c["down"] < 1000 for c in (first, second))
     assert (first["allocate"] - first["scratch"], second["allocate"] - second["scratch"]) == (1, 0)
     assert all(c["upload"] == 1 for c in calls), "also of data that is made there, of which nothing comes back"
