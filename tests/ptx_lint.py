@@ -22,8 +22,8 @@ FORBIDDEN = {
 }
 """What an instruction must not be.  Without `.rn` a product and a sum may become one; everything of ours is inlined."""
 
-CORRECTED = "rcp.approx.ftz.f32"
-"""An approximation that is allowed: `lr_ratio` begins with it and corrects it to the last bit."""
+RECIPROCAL = "rcp.approx.ftz.f32"
+"""An approximation that is allowed where it is corrected, as `lr_ratio` does it: r <- r + r (1 - b r), and r is used for nothing else."""
 
 MARK = """__device__ inline float lr_marked(float a, float b, float c) {
     float r; asm("marked.f32 %0, %1, %2, %3;" : "=f"(r) : "f"(a), "f"(b), "f"(c)); return r; }
@@ -55,13 +55,24 @@ def without_comments(ptx: str) -> str:
     return re.sub(r"//[^\n]*|/\*.*?\*/", "", ptx, flags=re.DOTALL)
 
 
+def without_corrected(body: str) -> str:
+    """Without the reciprocals that are corrected."""
+    def corrected(found: re.Match[str]) -> str:
+        r, b = found[1], found[2]
+        negated = re.search(rf"neg\.f32\s+(%f\d+), {b};", body)
+        error = negated and re.search(rf"fma\.rn\.f32\s+(%f\d+), {negated[1]}, {r}, \S+;", body)
+        better = error and re.search(rf"fma\.rn\.f32\s+%f\d+, {error[1]}, {r}, {r};", body)
+        return "" if better and len(re.findall(rf"{r}(?!\d)", body)) == 4 else found[0]
+    return re.sub(rf"{re.escape(RECIPROCAL)}\s+(%f\d+), (%f\d+);", corrected, body)
+
+
 def complaints(source: str, ptx: str) -> list[str]:
     """Everything wrong with unmarked code, but what is fused."""
     found = []
     arrays = arrays_of(source)
     for name, body in entries(ptx).items():
         for what, pattern in FORBIDDEN.items():
-            found += [f"{name}: {what}: {text.strip()}" for text in dict.fromkeys(re.findall(pattern, body.replace(CORRECTED, "")))]
+            found += [f"{name}: {what}: {text.strip()}" for text in dict.fromkeys(re.findall(pattern, without_corrected(body)))]
         found += [f"{name}: {array} is read through the cache of constants (ld.global.nc), and written"
                   for array in read_stale(body, arrays.get(name, {}))]
     return found

@@ -53,24 +53,7 @@ class Said:
     @property
     def reads(self) -> set[str]:
         """Names whose values it reads, as far as the text tells."""
-        return set(used_names(self.statement)) - (set(self.keys) - own_names(self.statement))
-
-
-def own_names(statement: ast.Statement) -> set[str]:
-    """Names that are read in an expression of the statement."""
-    found: set[str] = set()
-    stack: list[object] = [statement]
-    while stack:
-        match stack.pop():
-            case ast.Name(id):
-                found.add(id)
-            case tuple() as items:
-                stack.extend(items)
-            case ast.Syntax() as syntax:
-                stack.extend(vars(syntax).values())
-            case _:
-                pass
-    return found
+        return set(used_names(self.statement)) - (set(self.keys) - set(used_names(self.statement, keys=False)))
 
 
 def script(said: Sequence[Said], header: Sequence[str] = ()) -> str:
@@ -118,7 +101,7 @@ class Writer:
         one = self.said[number]
         if any(self.final[key] == number for key in one.keys):
             return True
-        return any(later.keys and self.latest[n].get(key) == number and key in own_names(later.statement) and key in later.keys
+        return any(later.keys and self.latest[n].get(key) == number and key in used_names(later.statement, keys=False) and key in later.keys
                    for key in one.keys for n, later in enumerate(self.said))
 
     # ------------------------------------------------------------ lines

@@ -40,13 +40,17 @@ def names_in(expr: ast.Expr) -> list[ast.Name]:
             return []
 
 
-def used_names(part: object) -> Iterator[str]:
-    """Every name written in a statement or expression where a value is read (names of its own scopes included)."""
+def used_names(part: object, *, keys: bool = True) -> Iterator[str]:
+    """Every name written in a statement or expression where a value is read (names of its own scopes included), and if not told
+    otherwise those that are only named, as the keys of `over`."""
     stack = [part]
     while stack:
         match stack.pop():
-            case ast.Name(id) | ast.Ident(id):
+            case ast.Name(id):
                 yield id
+            case ast.Ident(id):
+                if keys:
+                    yield id
             case tuple() as items:
                 stack.extend(items)
             case ast.Syntax() as syntax:
