@@ -27,6 +27,7 @@ test: $(VENV)/.has-test  ## run the tests (ARGS="-k grad" passes options on, JOB
 
 fuzz: $(VENV)/.has-test  ## compare 5,000 random programs on all backends (ARGS="--count 200 --seed 9000")
 	$(BIN)/python tests/ugly_scripts.py --count 1000
+	LR_TEST_ALL=1 $(BIN)/python -m pytest -q -n $(JOBS) tests/test_cuda_compiled.py tests/test_fuzz.py
 	$(BIN)/python tests/fuzz.py --jobs $(JOBS) --sanitize $(ARGS)
 
 soak: $(VENV)/.has-test  ## kill a training 100 times; it must end as if it had never stopped (ARGS="--kills 20 --device numpy")

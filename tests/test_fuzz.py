@@ -1,6 +1,7 @@
 """Some of the random programs of `make fuzz`, on the reference, the watched interpreter and LLVM; and that a wrong backend is caught."""
 from __future__ import annotations
 
+import os
 import re
 import shutil
 
@@ -15,7 +16,7 @@ from tests import fuzz
 from tests.test_cuda_source import needs
 from tests.wide_programs import loops_over_rows
 
-BLOCKS, SIZE = 12, 15
+BLOCKS, SIZE = 20 if os.environ.get("LR_TEST_ALL") else 12, 15
 
 
 @pytest.mark.parametrize("number", range(BLOCKS))
